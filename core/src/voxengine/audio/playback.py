@@ -1,0 +1,298 @@
+"""The clock that says how much of the agent's audio was played; exactly one is active.
+
+Truncation and the history believe this clock and nothing else. :class:`NullClock` plays to nobody in
+real time; :class:`ExternalClock` believes what a telephony bridge or a browser reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+import attrs
+
+from voxengine.audio.format import AudioFormat
+from voxengine.errors import UsageError
+
+__all__ = ["ExternalClock", "ItemKey", "NullClock", "PlaybackClock", "PlaybackListener"]
+
+_REMEMBERED_ITEMS: Final = 256
+"""Items whose played time is remembered after they ended."""
+
+ItemKey = str
+"""Names what is played: the history item of an answer."""
+
+
+class PlaybackListener(Protocol):
+    """Told when an item becomes audible and when it stops being so. Called on the loop."""
+
+    def playback_started(self, item: ItemKey) -> None:
+        """The first sample of the item is being played."""
+
+    def playback_stopped(self, item: ItemKey, played_ms: int) -> None:
+        """The item was played to its end, or cut."""
+
+
+class PlaybackClock(Protocol):
+    """What every clock offers. Loop thread only."""
+
+    name: str
+    """As in ``session.settings["playback"]``."""
+
+    def write(self, item: ItemKey, n_frames: int) -> None:
+        """Queue audio of an item behind what is queued."""
+
+    def finish(self, item: ItemKey) -> None:
+        """Say that no more audio of the item follows."""
+
+    def flush(self) -> None:
+        """Silence everything at once; what was not played never will be."""
+
+    def played_ms(self, item: ItemKey) -> int:
+        """How much of the item was played, rounded down; 0 for an unknown one."""
+
+    def total_played_ms(self) -> int:
+        """How much was played in all."""
+
+    @property
+    def current(self) -> ItemKey | None:
+        """The item that is being played or waits to be; None when nothing does."""
+
+    def close(self) -> None:
+        """Stop, leaving no timer behind."""
+
+
+@attrs.define
+class _Track:
+    item: ItemKey
+    written: int = 0
+    played: int = 0
+    is_finished: bool = False
+    is_started: bool = False
+    is_ended: bool = False
+
+
+class _Tracks:
+    """Items in the order in which they are played."""
+
+    def __init__(self, audio_format: AudioFormat, listener: PlaybackListener) -> None:
+        self.rate = audio_format.sample_rate
+        self.listener = listener
+        self.by_item: dict[ItemKey, _Track] = {}
+        self.queue: list[_Track] = []
+        self.total = 0
+
+    def get(self, item: ItemKey) -> _Track:
+        track = self.by_item.get(item)
+        if track is None or track.is_ended:
+            track = _Track(item)
+            self.by_item[item] = track
+            self.queue.append(track)
+            while len(self.by_item) > _REMEMBERED_ITEMS:
+                oldest = next(iter(self.by_item.values()))
+                if not oldest.is_ended:
+                    break
+                del self.by_item[oldest.item]
+        return track
+
+    def start(self, track: _Track) -> None:
+        if not track.is_started:
+            track.is_started = True
+            self.listener.playback_started(track.item)
+
+    def play(self, track: _Track, n_frames: int) -> None:
+        if n_frames > 0:
+            self.start(track)
+        track.played += n_frames
+        self.total += n_frames
+
+    def end(self, track: _Track) -> None:
+        if track.is_ended:
+            return
+        track.is_ended = True
+        if track in self.queue:
+            self.queue.remove(track)
+        if track.is_started:
+            self.listener.playback_stopped(track.item, self.ms(track.played))
+
+    def ms(self, n_frames: int) -> int:
+        return n_frames * 1000 // self.rate
+
+    def pending(self) -> int:
+        return sum(track.written - track.played for track in self.queue)
+
+
+class NullClock:
+    """Plays to nobody, in real time by the loop's clock. Silence between two writes does not count.
+
+    Args:
+        audio_format: What is written.
+        listener: Told about starts and stops.
+        loop: Its time is the clock; one timer is pending while something plays.
+    """
+
+    name = "null"
+
+    def __init__(
+        self, audio_format: AudioFormat, listener: PlaybackListener, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._tracks = _Tracks(audio_format, listener)
+        self._loop = loop
+        self._at = 0.0
+        """Loop time up to which what was played is accounted for; meaningful while something plays."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, item: ItemKey, n_frames: int) -> None:
+        """Queue audio of an item behind what is queued."""
+        self._advance()
+        if not self._tracks.pending():
+            self._at = self._loop.time()
+        track = self._tracks.get(item)
+        track.written += n_frames
+        if n_frames and self._tracks.queue[0] is track:
+            self._tracks.start(track)
+        self._arm()
+
+    def finish(self, item: ItemKey) -> None:
+        """Say that no more audio of the item follows."""
+        self._advance()
+        track = self._tracks.by_item.get(item)
+        if track is not None:
+            track.is_finished = True
+            if track.played >= track.written:
+                self._tracks.end(track)
+        self._arm()
+
+    def flush(self) -> None:
+        """Silence everything at once."""
+        self._advance()
+        for track in list(self._tracks.queue):
+            track.written = track.played
+            self._tracks.end(track)
+        self._arm()
+
+    def played_ms(self, item: ItemKey) -> int:
+        """How much of the item was played, rounded down."""
+        self._advance()
+        track = self._tracks.by_item.get(item)
+        return self._tracks.ms(track.played) if track is not None else 0
+
+    def total_played_ms(self) -> int:
+        """How much was played in all."""
+        self._advance()
+        return self._tracks.ms(self._tracks.total)
+
+    @property
+    def current(self) -> ItemKey | None:
+        """The item that is being played or waits to be."""
+        self._advance()
+        return next((track.item for track in self._tracks.queue if track.written), None)
+
+    def close(self) -> None:
+        """Stop, leaving no timer behind."""
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _advance(self) -> None:
+        now = self._loop.time()
+        due = int((now - self._at) * self._tracks.rate + 1e-6)
+        if due <= 0:
+            return
+        for track in list(self._tracks.queue):
+            n_frames = min(due, track.written - track.played)
+            self._tracks.play(track, n_frames)
+            due -= n_frames
+            self._at += n_frames / self._tracks.rate
+            if track.played >= track.written and track.is_finished:
+                self._tracks.end(track)
+            elif track.played >= track.written:
+                break  # It waits for more of itself; what is behind it waits too.
+            if not due:
+                break
+        if not self._tracks.pending():
+            self._at = now
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._tracks.queue:
+            return
+        left = self._tracks.queue[0].written - self._tracks.queue[0].played
+        if left > 0:
+            when = self._at + (left + 1) / self._tracks.rate
+            self._timer = self._loop.call_at(max(when, self._loop.time()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._advance()
+        self._arm()
+
+
+class ExternalClock:
+    """Believes what is reported through :meth:`mark_played` and :meth:`cleared`."""
+
+    name = "external"
+
+    def __init__(self, audio_format: AudioFormat, listener: PlaybackListener) -> None:
+        self._tracks = _Tracks(audio_format, listener)
+
+    def write(self, item: ItemKey, n_frames: int) -> None:
+        """Note that audio of an item was handed to the sink."""
+        self._tracks.get(item).written += n_frames
+
+    def finish(self, item: ItemKey) -> None:
+        """Say that no more audio of the item follows."""
+        track = self._tracks.by_item.get(item)
+        if track is not None:
+            track.is_finished = True
+            if track.played >= track.written:
+                self._tracks.end(track)
+
+    def flush(self) -> None:
+        """Forget what was not reported as played."""
+        for track in list(self._tracks.queue):
+            track.written = track.played
+            self._tracks.end(track)
+
+    def mark_played(self, item: ItemKey, played_ms: int) -> None:
+        """Take the sink's report; more than was written is cut to that, less than before is ignored.
+
+        Raises:
+            UsageError: No audio of that item was handed out.
+        """
+        track = self._tracks.by_item.get(item)
+        if track is None:
+            raise UsageError(
+                f"mark_played: no audio of an item {item!r} was handed out. Use the item_id of AUDIO_OUTPUT_CHUNK."
+            )
+        if track.is_ended:
+            return
+        played = min(-(-played_ms * self._tracks.rate // 1000), track.written)
+        self._tracks.play(track, max(played - track.played, 0))
+        if track.is_finished and track.played >= track.written:
+            self._tracks.end(track)
+
+    def cleared(self) -> None:
+        """Take the sink's report that it dropped what it had."""
+        self.flush()
+
+    def played_ms(self, item: ItemKey) -> int:
+        """How much of the item was reported as played."""
+        track = self._tracks.by_item.get(item)
+        return self._tracks.ms(track.played) if track is not None else 0
+
+    def total_played_ms(self) -> int:
+        """How much was reported as played in all."""
+        return self._tracks.ms(self._tracks.total)
+
+    @property
+    def current(self) -> ItemKey | None:
+        """The first item with audio that was not reported as played."""
+        return next((track.item for track in self._tracks.queue if track.written > track.played), None)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+        self.flush()

@@ -1,0 +1,93 @@
+"""Tool calls of the agent: run once, answered once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from voxengine.events import EventType
+from voxengine.history import History
+from voxengine.responses import Response, ResponseTracker
+from voxengine.session import Session
+from voxengine.tools import ToolRunner
+from voxengine.user_turns import Emit
+
+__all__ = ["ToolCalls"]
+
+
+class ToolCalls:
+    """Runs the tools that providers call and returns the results. Loop thread only.
+
+    Args:
+        runner: Runs a function at most once per call id.
+        history: Where calls and results are filed.
+        responses: Told that a result asks for the next response.
+        emit: Delivers events.
+        start: Starts a task that the engine owns.
+        report: Emits an error that no caller waits for.
+        changed: Called when a call has been settled.
+    """
+
+    def __init__(
+        self,
+        runner: ToolRunner,
+        history: History,
+        responses: ResponseTracker,
+        emit: Emit,
+        start: Callable[[Coroutine[Any, Any, None], str], object],
+        report: Callable[[Session | None, Exception], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._runner = runner
+        self._history = history
+        self._responses = responses
+        self._emit = emit
+        self._start = start
+        self._report = report
+        self._changed = changed
+        self._seen: set[str] = set()
+        self.owner: Session | None = None
+        """The session whose calls are answered."""
+        self.n_open = 0
+        """Calls whose result has not been handed over."""
+
+    def is_known(self, call_id: str) -> bool:
+        """Return whether the call was made before, by whichever session."""
+        return call_id in self._seen
+
+    def invoke(self, session: Session, response: Response | None, data: dict[str, Any]) -> None:
+        """Take a FUNCTION_CALL_INVOKED of a provider."""
+        call_id, name = str(data["call_id"]), str(data["name"])
+        self._seen.add(call_id)
+        arguments = data.get("arguments") or {}
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        response_id = response.id if response is not None else ""
+        self._history.add_tool_call(call_id, name, text, response_id=response_id, provider=session.name)
+        if response is not None:
+            data["response_id"] = response.id
+        self._emit(EventType.FUNCTION_CALL_INVOKED, data, session)
+        self.n_open += 1
+        self._start(self._run(session, call_id, name, arguments), f"tool {name}")
+
+    async def _run(self, session: Session, call_id: str, name: str, arguments: Any) -> None:
+        try:
+            outcome = await self._runner.run(call_id, name, arguments)
+            self._history.add_tool_result(call_id, outcome.output, is_error=outcome.is_error)
+            if self.owner is not session or not session.is_ready:
+                return  # The session that asked is gone; the result goes over in the history.
+            self._responses.input("tool", is_request=True)
+            await session.call("send_tool_result", call_id, outcome.output, outcome.is_error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._report(session, error)
+        finally:
+            self.n_open -= 1
+            self._changed()
+
+    def runner_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
+        """Take an event of the runner; the provider's own invocation event was passed on already."""
+        if event_type is not EventType.FUNCTION_CALL_INVOKED:
+            self._emit(event_type, dict(data))

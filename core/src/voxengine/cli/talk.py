@@ -1,0 +1,317 @@
+"""``voxengine talk``: one conversation, from a file, from texts or line by line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from voxengine.cli.options import build_config
+from voxengine.cli.records import STDOUT, AnswerRecorder, TranscriptFile, check_target
+from voxengine.cli.report import USER, Report, summarize
+from voxengine.cli.sources import WavSource, in_daemon_thread, lines_of_stdin
+from voxengine.cli.terminal import Screen, make_screen
+from voxengine.config import VoiceEngineConfig
+from voxengine.engine import VoiceEngine
+from voxengine.errors import ConfigError, ErrorCode, JournalFull, ProviderError, VoxEngineError
+from voxengine.events import Event, EventType
+
+if TYPE_CHECKING:
+    from voxengine.audio.format import AudioFormat
+    from voxengine.audio.pcm import FormatConverter
+
+__all__ = ["run"]
+
+CHUNK_MS: Final = 20
+QUIET_S: Final = 30.0
+"""How long nothing at all may come while an answer is awaited."""
+NO_ANSWER_S: Final = 10.0
+"""How long to wait for a first sign when nothing is known to be awaited."""
+RETRY_S: Final = 0.05
+
+_SHOWN: Final = frozenset(EventType) - {
+    EventType.AUDIO_INPUT_CHUNK,
+    EventType.SPEECH_MARK,
+    EventType.VENDOR_EVENT,
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hold the conversation; return 0, or raise what ended it."""
+    logging.getLogger("voxengine").addHandler(logging.NullHandler())  # What it logs comes as events too.
+    _check_files(arguments)
+    config = build_config(arguments)
+    is_chat = arguments.input is None and not arguments.text
+    at_once = arguments.fast or (is_chat and sys.stdin.isatty())
+    if at_once:
+        config = attrs.evolve(config, playback="external")
+    screen = make_screen(sys.stderr if arguments.output == STDOUT else sys.stdout)
+    transcript = TranscriptFile(arguments.transcript)
+    try:
+        asyncio.run(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run())
+    finally:
+        screen.close()
+        transcript.close()
+    return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    output, transcript, source = arguments.output, arguments.transcript, arguments.input
+    if output == STDOUT:
+        if sys.stdout.isatty():
+            raise ConfigError("--output - writes a WAV to standard output, which is a terminal. Pipe it on.")
+    elif output is not None:
+        check_target("--output", output, [source])
+    if transcript is not None:
+        check_target("--transcript", transcript, [source, output])
+
+
+class _Talk:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        config: VoiceEngineConfig,
+        screen: Screen,
+        transcript: TranscriptFile,
+        *,
+        plays_at_once: bool,
+    ) -> None:
+        self._arguments = arguments
+        self._provider = config.provider
+        self._screen = screen
+        self._transcript = transcript
+        self._engine = VoiceEngine(config)
+        self._spoken_s = 0.0
+        self._plays_at_once = plays_at_once
+        self._queue: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Talk, and show what happens in a task beside it; the first failure of the two ends both."""
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._report = Report(
+            self._engine, self._screen, self._transcript, self._started, plays_at_once=self._plays_at_once
+        )
+        for event_type in _SHOWN:
+            self._engine.events.on(event_type, self._enqueue)
+        self._shower = asyncio.create_task(self._show())
+        talking = asyncio.create_task(self._talk())
+        self._shower.add_done_callback(lambda _: talking.cancel())
+        try:
+            await talking
+        except asyncio.CancelledError:
+            if self._shower.done() and not self._shower.cancelled():
+                self._shower.result()  # Raises what ended it: a pipe that was closed, a full disk.
+            raise
+        finally:
+            self._shower.cancel()
+
+    def _enqueue(self, event: Event) -> None:
+        self._queue.put_nowait(partial(self._report.handle, event))
+
+    async def _show(self) -> None:
+        while True:
+            show = await self._queue.get()
+            show()
+            self._queue.task_done()
+
+    async def _shown(self) -> None:
+        """Wait until everything that happened so far was shown."""
+        joined = asyncio.create_task(self._queue.join())
+        await asyncio.wait([joined, self._shower], return_when=asyncio.FIRST_COMPLETED)
+        joined.cancel()
+
+    # -- the conversation -------------------------------------------------------------------------
+
+    async def _talk(self) -> None:
+        source = None
+        if self._arguments.input is not None:
+            source = await WavSource.open(self._arguments.input)
+        try:
+            await self._connect()
+            try:
+                await self._say_everything(source)
+            except VoxEngineError as error:
+                await self._shown()
+                # What ended the session says more than the call that found it ended.
+                failure = self._report.failure
+                raise (failure or error) from None
+            finally:
+                await self._end()
+        finally:
+            if source is not None:
+                source.close()
+
+    async def _connect(self) -> None:
+        engine = self._engine
+        self._screen.partial("with", f"{self._provider} …")
+        try:
+            await engine.connect()
+        except BaseException:
+            await engine.disconnect()
+            raise
+        finally:
+            self._screen.partial("with", "")
+        session = engine.session
+        assert session is not None
+        self._report.recorder = AnswerRecorder(self._arguments.output, engine.output_format)
+        name = f"{session.name} ({session.session_id})" if session.session_id else session.name
+        self._screen.line("with", f"{name}, connected in {session.latency_ms} ms", "dim")
+
+    async def _say_everything(self, source: WavSource | None) -> None:
+        if source is not None:
+            await self._send_file(source)
+        for text in self._arguments.text:
+            await self._send_text(text, show=True)
+        if source is None and not self._arguments.text:
+            await self._chat()
+
+    async def _chat(self) -> None:
+        is_terminal = sys.stdin.isatty()
+        if is_terminal:
+            self._screen.line("", "Write, and end with an empty line.", "dim")
+            self._screen.prompt(*USER)
+        async for line in lines_of_stdin():
+            if line.strip():
+                await self._send_text(line.strip(), show=not is_terminal)
+            elif is_terminal:
+                return
+            if is_terminal:
+                self._screen.prompt(*USER)
+        if is_terminal:
+            self._screen.blank()
+
+    async def _send_text(self, text: str, *, show: bool) -> None:
+        engine, session = self._engine, self._engine.session
+        self._report.begin_turn()
+        note = partial(self._report.text_turn, self._loop.time(), text, show=show)
+        self._queue.put_nowait(note)
+        if session is not None and not session.can("text_turn") and session.can("speak"):
+            await engine.say(text)
+        else:
+            await engine.send_text(text)
+        await self._settle("the text")
+
+    async def _send_file(self, source: WavSource) -> None:
+        engine = self._engine
+        self._report.begin_turn()
+        converter = await in_daemon_thread(_make_converter, source.format, engine.input_format)
+        self._screen.line("input", _describe(source, engine.input_format), "dim")
+        n_frames = source.format.sample_rate * CHUNK_MS // 1000
+        began, n_sent = self._loop.time(), 0
+        while data := await source.read(n_frames):
+            n_sent += source.format.n_frames(len(data))
+            if not self._arguments.fast:
+                # Deadlines from one beginning: what one chunk is late, the next is not.
+                await asyncio.sleep(began + n_sent / source.format.sample_rate - self._loop.time())
+            await self._send_audio(converter.process(data))
+            if self._report.failure is not None:
+                break
+        await self._send_audio(converter.flush())
+        self._spoken_s += n_sent / source.format.sample_rate
+        if source.truncated:
+            self._screen.line("warning", f"{source.name} ended early: it declares more sound.", "yellow")
+        if not n_sent:
+            raise ConfigError(f"{source.name} holds no sound.")
+        await engine.end_turn()
+        await self._settle(source.name)
+
+    async def _send_audio(self, data: bytes) -> None:
+        deadline = self._loop.time() + QUIET_S
+        while data:
+            try:
+                await self._engine.send_audio(data)
+            except JournalFull:
+                if not self._arguments.fast or self._loop.time() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_S)  # Faster than it is answered: go on when there is room.
+            else:
+                return
+
+    async def _settle(self, what: str) -> None:
+        """Wait until the answer is complete and played.
+
+        Raises:
+            ProviderError: Nothing came, or what came was an error that cannot be recovered from.
+        """
+        report = self._report
+        while True:
+            n_events = report.n_events
+            try:
+                await self._engine.wait_idle(timeout_s=QUIET_S)
+            except ProviderError as error:
+                is_moving = report.is_playing or report.n_events > n_events
+                if error.code is not ErrorCode.TIMEOUT or not is_moving:
+                    raise
+                continue
+            await self._shown()
+            if report.failure is not None:
+                raise report.failure
+            if report.sign.is_set():
+                return
+            try:
+                async with asyncio.timeout(NO_ANSWER_S):
+                    await report.sign.wait()
+            except TimeoutError:
+                raise ProviderError(
+                    f"{self._provider}: no answer and no transcript came to {what} within {NO_ANSWER_S:g} s. "
+                    "Does it hold speech?",
+                    provider=self._provider,
+                    code=ErrorCode.TIMEOUT,
+                ) from None
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        engine, recorder = self._engine, self._report.recorder
+        elapsed_s = self._loop.time() - self._started
+        if engine.is_connected:
+            await engine.get_usage()
+        await engine.disconnect()
+        await self._shown()
+        self._report.finish(self._loop.time())
+        if recorder is not None:
+            recorder.close()
+        last = engine.metrics.sessions[-1] if engine.metrics.sessions else None
+        summarize(
+            self._screen,
+            engine.metrics,
+            n_turns=self._report.n_turns,
+            elapsed_s=elapsed_s,
+            spoken_s=self._spoken_s,
+            recorder=recorder,
+            usage=last.usage if last is not None else None,
+            cost=last.cost if last is not None else None,
+            files=self._files(),
+        )
+
+    def _files(self) -> list[str]:
+        output, recorder = self._arguments.output, self._report.recorder
+        files = []
+        if output not in (None, STDOUT) and recorder is not None:
+            files.append(f"{output} ({recorder.kept_s:.1f} s of answers)")
+        if self._arguments.transcript is not None:
+            n_lines = self._transcript.n_lines
+            files.append(f"{self._arguments.transcript} ({n_lines} line{'s' * (n_lines != 1)})")
+        return files
+
+
+def _make_converter(source: AudioFormat, target: AudioFormat) -> FormatConverter:
+    from voxengine.audio.pcm import FormatConverter
+
+    converter = FormatConverter(source, target)
+    converter.process(b"\0" * source.frame_bytes)  # Loads numpy where it is needed, away from the loop.
+    converter.reset()
+    return converter
+
+
+def _describe(source: WavSource, target: AudioFormat) -> str:
+    length = "" if source.duration_s is None else f"{source.duration_s:.1f} s, "
+    converted = "" if source.format == target else f", converted to {target.describe()}"
+    return f"{source.name}: {length}{source.format.describe()}{converted}"

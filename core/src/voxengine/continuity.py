@@ -1,0 +1,425 @@
+"""The one procedure by which a session takes the place of another (or of none).
+
+Open the next while the old lives, project the history, settle open tool calls, move the input with a
+replay of the open turn, move the output, close the old. When the next cannot be opened the old stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from voxengine.audio.format import AudioFormat
+from voxengine.capabilities import Support
+from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig, profile_names
+from voxengine.conversation import Conversation
+from voxengine.errors import CapabilityMissing, ConfigError
+from voxengine.events import EventType
+from voxengine.history import Projection
+from voxengine.metrics import Metrics, SessionMetrics
+from voxengine.providers.base import BaseProvider
+from voxengine.providers.registry import ProviderRegistry
+from voxengine.sender import InputSender
+from voxengine.session import Session, missing_dialogue
+from voxengine.taps import Taps
+from voxengine.threads import in_thread
+
+__all__ = ["Continuity", "carried_over", "engine_fields_kept", "find_target", "refuse_planned"]
+
+_TURN_WAIT_S: Final = 30.0
+"""How long a switch between unlike rates waits for the end of the user's turn."""
+
+
+def refuse_planned(config: VoiceEngineConfig) -> None:
+    """Refuse settings whose behaviour is not built.
+
+    Raises:
+        CapabilityMissing: With ``planned`` true, naming the setting.
+    """
+    default = VoiceEngineConfig()
+    asked = {
+        "interruption='confirm'": config.interruption == "confirm",
+        "input_device": config.input_device is not None,
+        "output_device": config.output_device is not None,
+        "transport='picows'": config.transport == "picows",
+        "deadlines.first_output_s": config.deadlines.first_output_s != default.deadlines.first_output_s,
+        "deadlines.progress_s": config.deadlines.progress_s != default.deadlines.progress_s,
+        "reconnect.budget_s": config.reconnect.budget_s != default.reconnect.budget_s,
+    }
+    for name in ("input_format", "output_format"):
+        wanted = getattr(config, name)
+        asked[f"{name} in G.711"] = isinstance(wanted, AudioFormat) and wanted.encoding != "pcm16"
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise CapabilityMissing(
+                f"VoiceEngineConfig sets {name}, which this version of voxengine does not do yet. Leave it out.",
+                capability=name,
+                provider=config.provider,
+                planned=True,
+            )
+
+
+def carried_over(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineConfig:
+    """Return the configuration to switch to, with what belongs to the conversation and not to a provider.
+
+    Instructions and language go over where the new configuration has none. Keys, metadata, endpoint,
+    model and voice never do.
+    """
+    changes = {
+        name: getattr(old, name)
+        for name in ("instructions", "language")
+        if new.option(name) is None and getattr(old, name) is not None
+    }
+    return attrs.evolve(new, **changes) if changes else new
+
+
+_ENGINE_FIELDS: Final = (
+    "fallbacks",
+    "journal_s",
+    "interruption",
+    "playback",
+    "keep_audio_s",
+    "tools",
+    "tool_timeout_s",
+)
+
+
+def engine_fields_kept(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineConfig:
+    """Return the configuration in force after a switch: what belongs to the engine stays."""
+    return attrs.evolve(new, **{name: getattr(old, name) for name in _ENGINE_FIELDS})
+
+
+class Continuity:
+    """Opens sessions and moves a conversation from one to the next. Loop thread only."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        registry: ProviderRegistry,
+        taps: Taps,
+        metrics: Metrics,
+        tool_specs: Callable[[], list[dict[str, Any]]],
+        owner: Any,
+    ) -> None:
+        self._conversation = conversation
+        self._registry = registry
+        self._taps = taps
+        self._metrics = metrics
+        self._tool_specs = tool_specs
+        self._owner = owner
+        self._epoch = 0
+        self.on_input_ready: Callable[[Session], object] | None = None
+        """Told when a session becomes the input's owner."""
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    async def open(self, config: VoiceEngineConfig, *, instead_of: Session | None, degrade: bool) -> Session:
+        """Return a ready session for a configuration.
+
+        Raises:
+            ProviderError: It cannot be had; nothing is left behind.
+        """
+        cls = self._registry.loaded(config.provider)
+        if cls is None:
+            cls = await in_thread(self._registry.get, config.provider)
+        session = self._make(cls, config)
+        loses_dialogue = instead_of is not None and instead_of.can("dialogue") and not session.can("dialogue")
+        if instead_of is not None and loses_dialogue and not degrade:
+            session.provider.attach(None)
+            raise missing_dialogue(config.provider, instead_of.name)
+        conversation = self._conversation
+        if conversation.user.journal is None:
+            source = config.input_format or session.input_format
+            target = config.output_format or session.output_format
+        else:
+            source, target = conversation.user.journal.format, conversation.output_format
+        if source != session.input_format or target != session.output_format:
+            await in_thread(_load_resampler)
+        session.settings = _settings(config, session, source, target)
+        await session.open(config.deadlines)
+        if conversation.user.journal is None:
+            conversation.fix_formats(source, target)
+        assert conversation.clock is not None
+        session.settings["playback"] = conversation.clock.name
+        self._metrics.sessions.append(SessionMetrics(session.name, session.epoch, session.latency_ms))
+        return session
+
+    def _make(self, cls: type[BaseProvider], config: VoiceEngineConfig) -> Session:
+        self._epoch += 1
+        tools = self._tool_specs()
+        values: dict[str, Any] = {"tools": tools} if tools else {}
+        if config.mode == "fast":
+            values["transcription"] = bool(config.fallbacks) or cls.capabilities.session_limit_s is not None
+        elif config.mode == "big":
+            values["transcription"] = True
+        provider_config = config.for_provider(**values)
+        detection = _detection(cls, provider_config, config.turn_detection)
+        provider_config["turn_detection"] = detection
+        session = Session(
+            config.provider, cls, provider_config, epoch=self._epoch, owner=self._owner, taps=self._taps
+        )
+        if detection is not config.turn_detection:
+            self._warn(
+                session,
+                "turn_detection_moved",
+                f"{config.provider} has no {config.turn_detection.kind} turn detection; the client decides where a turn ends.",
+            )
+        self._warn_unsupported(session, cls, config)
+        if config.fallbacks and self._epoch == 1:
+            self._warn(
+                session,
+                "failover_planned",
+                "fallbacks serve switch_provider(name); moving to them by itself is not built yet.",
+            )
+        return session
+
+    def _warn_unsupported(self, session: Session, cls: type[BaseProvider], config: VoiceEngineConfig) -> None:
+        if cls.options is None:
+            return
+        for name in (
+            "model",
+            "voice",
+            "language",
+            "instructions",
+            "temperature",
+            "max_output_tokens",
+            "modalities",
+            "vocabulary",
+        ):
+            if config.option(name) is not None and name not in cls.options:
+                self._warn(
+                    session,
+                    "option_unsupported",
+                    f"{config.provider} has no {name}; the setting is without effect.",
+                )
+        if session.config.get("tools") and not session.can("session_tools"):
+            self._warn(
+                session,
+                "option_unsupported",
+                f"{config.provider} calls no tools; they are not offered to it.",
+            )
+
+    def _warn(self, session: Session, code: str, message: str) -> None:
+        self._conversation.emit(EventType.WARNING, {"code": code, "message": message}, session)
+
+    # -- taking over ------------------------------------------------------------------------------
+
+    async def take_over(
+        self, old: Session | None, old_name: str, config: VoiceEngineConfig, reason: str, *, degrade: bool
+    ) -> Session:
+        """Open a session for ``config`` and move the conversation to it.
+
+        Raises:
+            ProviderError: The next could not be opened; ``old`` stays in force.
+        """
+        conversation = self._conversation
+        data = {"from_provider": old_name, "to_provider": config.provider, "reason": reason}
+        conversation.emit(EventType.PROVIDER_SWITCHING, dict(data))
+        session = await self.open(config, instead_of=old, degrade=degrade)
+        try:
+            if old is not None and old.is_ready and old.input_format != session.input_format:
+                await self._wait_for_turn_end(old)
+            # Open tool calls are settled first, so that their results go over in the history.
+            await conversation.activity.wait_while(
+                lambda: conversation.calls.n_open > 0, config.tool_timeout_s
+            )
+            projection = await self._load_history(session)
+        except BaseException:
+            await session.close()
+            raise
+        loop = asyncio.get_running_loop()
+        gap_started = loop.time()
+        start = self._replay_from(old, session)
+        if old is not None and old.sender is not None:
+            await old.sender.close()
+        conversation.end_response("switch")
+        replayed = self.attach_input(session, config, start)
+        conversation.output_owner = session
+        gap_ms = round((loop.time() - gap_started) * 1000)
+        if session.sender is not None:
+            session.sender.kick()
+        context = projection.description
+        conversation.emit(
+            EventType.PROVIDER_SWITCHED,
+            {**data, "gap_ms": gap_ms, "replayed_ms": replayed, "context": context},
+            session,
+        )
+        await self._repeat_requests(session)
+        if old is not None:
+            await self.retire(old, "switch")
+        return session
+
+    def attach_input(self, session: Session, config: VoiceEngineConfig, start: int) -> int:
+        """Make a session the owner of the input from a journal index on; return the replayed milliseconds."""
+        conversation = self._conversation
+        assert conversation.user.journal is not None
+        session.sender = InputSender(
+            session,
+            conversation.user.journal,
+            start=start,
+            chunk_ms=config.chunk_ms,
+            group_ms=config.group_ms,
+        )
+        kind = session.config["turn_detection"].kind
+        conversation.user.journal.vendor_decides = kind in ("server", "semantic")
+        conversation.user.owner = session
+        if self.on_input_ready is not None:
+            self.on_input_ready(session)
+        return conversation.user.journal.ms(conversation.user.journal.end - start)
+
+    async def retire(self, session: Session, reason: str) -> None:
+        """Close a session, keep its usage, and emit its one ending if it has had none."""
+        was_ready = session.is_ready
+        await self.note_usage(session)
+        loop = asyncio.get_running_loop()
+        duration = loop.time() - session.opened_at if session.opened_at else 0.0
+        let_go = await session.close()
+        for held in self._metrics.sessions:
+            if held.epoch == session.epoch:
+                held.duration_s = duration
+        conversation = self._conversation
+        if was_ready:
+            data = {"reason": reason, "duration_s": duration}
+            conversation.emit(EventType.CONNECTION_CLOSED, data, session)
+        if not let_go:
+            self._warn(
+                session,
+                "disconnect_timeout",
+                f"{session.name} did not disconnect in time and was abandoned; a socket of it may stay open.",
+            )
+        conversation.history.release(session.epoch)
+
+    async def note_usage(self, session: Session) -> None:
+        """Keep the latest usage and cost of a session, as far as it still says."""
+        conversation = self._conversation
+        usage, cost = conversation.usage.get(session.epoch), None
+        if session.is_ready:
+            try:
+                usage = await session.call("get_usage") or usage
+                cost = await session.call("estimate_cost")
+            except Exception as error:
+                conversation.report(session, error)
+        for held in self._metrics.sessions:
+            if held.epoch == session.epoch:
+                held.usage = usage if usage is not None else held.usage
+                held.cost = cost if cost is not None else held.cost
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def _load_history(self, session: Session) -> Projection:
+        conversation = self._conversation
+        without = conversation.user.unanswered_items()
+        projection = conversation.history.project(session.capabilities, without=without)
+        if projection.items:
+            await session.call("load_history", projection.items)
+        return projection
+
+    async def _wait_for_turn_end(self, old: Session) -> None:
+        user = self._conversation.user
+        await self._conversation.activity.wait_while(
+            lambda: old.is_ready and (user.is_speaking or user.turn_end is not None), _TURN_WAIT_S
+        )
+
+    def _replay_from(self, old: Session | None, session: Session) -> int:
+        """Return the journal index from which the next session hears the user."""
+        conversation = self._conversation
+        assert conversation.user.journal is not None
+        if (
+            old is not None
+            and old.input_format != session.input_format
+            and old.is_ready
+            and old.sender is not None
+        ):
+            return max(old.sender.cursor, conversation.user.journal.start)
+        return conversation.user.open_turn_start()
+
+    async def _repeat_requests(self, session: Session) -> None:
+        """Ask again for what no output has answered: text turns, and a spoken turn that was closed by hand."""
+        conversation = self._conversation
+        texts = list(conversation.user.unanswered_texts.values())
+        for text in texts:
+            conversation.responses.input("text", is_request=True)
+            await session.call("send_text", text)
+        kind = session.config["turn_detection"].kind
+        if conversation.user.turn_end is not None and session.sender is not None and not texts:
+            await session.sender.flush()
+            if kind in ("client", "manual") and session.can("client_turn_detection"):
+                conversation.responses.input("audio", is_request=True)
+                await session.call("end_turn", True)
+
+
+def _load_resampler() -> None:
+    import numpy  # noqa: F401 - loaded here, in a thread, so that the first chunk does not wait for it
+
+
+def _detection(cls: type[BaseProvider], config: ProviderConfig, wanted: TurnDetection) -> TurnDetection:
+    """Return the turn detection in force: a kind that the provider is known not to have moves to the client."""
+    rows = {"server": "server_turn_detection", "semantic": "semantic_turn_detection"}
+    row = rows.get(wanted.kind)
+    if row is None:
+        return wanted
+    cell = cls.capabilities_for(config).support(row)
+    if cell.support in (Support.UNSUPPORTED, Support.PLANNED):
+        return attrs.evolve(wanted, kind="client", eagerness=None, idle_timeout_ms=None)
+    return wanted
+
+
+def _settings(
+    config: VoiceEngineConfig, session: Session, source: AudioFormat, target: AudioFormat
+) -> dict[str, Any]:
+    given = session.config
+    shown = {
+        name: given[name]
+        for name in (
+            "model",
+            "voice",
+            "language",
+            "temperature",
+            "max_output_tokens",
+            "modalities",
+            "tool_choice",
+        )
+        if name in given
+    }
+    return {
+        "provider": config.provider,
+        "mode": config.mode,
+        **shown,
+        "turn_detection": given["turn_detection"].kind,
+        "transcription": given.get("transcription", "provider"),
+        "interruption": config.interruption,
+        "input_format": source.describe(),
+        "output_format": target.describe(),
+        "provider_input_format": session.input_format.describe(),
+        "tools": [tool["name"] for tool in given.get("tools", ())],
+    }
+
+
+def find_target(
+    name: str,
+    current: VoiceEngineConfig,
+    given: VoiceEngineConfig | None,
+) -> VoiceEngineConfig:
+    """Return the configuration that ``switch_provider(name, given)`` means.
+
+    Without one: the fallback of that provider, then the profile of that name, then the provider's own
+    environment variables.
+
+    Raises:
+        ConfigError: ``given`` is for another provider.
+    """
+    if given is not None:
+        if given.provider != name:
+            raise ConfigError(
+                f"switch_provider({name!r}, config) got a configuration for {given.provider!r}. Name the same provider in both."
+            )
+        return given
+    for fallback in current.fallbacks:
+        if fallback.provider == name:
+            return fallback
+    if name in profile_names():
+        return VoiceEngineConfig.load(profile=name)
+    return VoiceEngineConfig(provider=name)

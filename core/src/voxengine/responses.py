@@ -1,0 +1,192 @@
+"""Where a response begins and ends, said by the provider or inferred."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+__all__ = ["GAP_S", "Response", "ResponseTracker"]
+
+GAP_S: Final = 0.5
+"""Without boundaries of the provider's own, this long without output ends a response."""
+
+_REMEMBERED: Final = 64
+"""Ended and refused responses that are remembered, so that late output of theirs is known."""
+
+
+@attrs.define(eq=False)
+class Response:
+    """One answer of the agent."""
+
+    id: str
+    """Unique within the engine."""
+    vendor_id: str | None
+    """The provider's name for it; None when it gave none."""
+    epoch: int
+    trigger: str
+    generation: int
+    """Playback generation, fixed when the response starts."""
+    is_inferred: bool
+    item_ids: dict[str | None, str] = attrs.field(factory=dict)
+    """History item by the provider's item id."""
+    has_output: bool = False
+    is_refused: bool = False
+    is_ended: bool = False
+
+
+class ResponseTracker:
+    """The responses of an engine. At most one per session is open; ended ones are remembered for a while.
+
+    Args:
+        loop: For the timer of inferred ends.
+        new_id: Makes ids for responses that the provider does not name.
+        ended: Called when the end of a response was inferred.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, new_id: Callable[[str], str], ended: Callable[[Response], None]
+    ) -> None:
+        self._loop = loop
+        self._new_id = new_id
+        self._ended = ended
+        self._known: dict[tuple[int, str], Response] = {}
+        self._ids: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_output = 0.0
+        self._refuse_new = False
+        self.current: Response | None = None
+        """The open response of the session that owns the output."""
+        self.trigger = "server"
+        """What the next response will be an answer to."""
+        self.awaiting = 0
+        """Explicit requests for a response that none has started for yet."""
+        self.generation = 0
+
+    # -- input ------------------------------------------------------------------------------------
+
+    def input(self, trigger: str, *, is_request: bool) -> None:
+        """Note user input (a turn or a speech start, never a chunk): the next output belongs to it."""
+        self.trigger = trigger
+        self._refuse_new = False
+        if is_request:
+            self.awaiting += 1
+        if self.current is not None and self.current.is_inferred:
+            self._end_inferred(self.current)
+
+    def request_failed(self) -> None:
+        """Take back the latest request: it did not reach the provider."""
+        self.awaiting = max(self.awaiting - 1, 0)
+
+    # -- boundaries given by the provider -----------------------------------------------------------
+
+    def start(self, vendor_id: str | None, epoch: int, trigger: str | None) -> Response:
+        """Open a response that the provider announced. It may be born refused (see ``is_refused``)."""
+        response = self._open(vendor_id, epoch, trigger, is_inferred=False)
+        response.is_refused = self._refuse_new
+        return response
+
+    def find(self, vendor_id: str | None, epoch: int) -> Response | None:
+        """Return the response that the provider means, open or remembered; the current one for None."""
+        if vendor_id is None:
+            current = self.current
+            return current if current is not None and current.epoch == epoch else None
+        return self._known.get((epoch, vendor_id))
+
+    def finish(self, response: Response) -> None:
+        """Note the end of a response."""
+        response.is_ended = True
+        if self.current is response:
+            self.current = None
+        self._stop_timer()
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def for_output(
+        self, vendor_id: str | None, epoch: int, *, has_boundaries: bool
+    ) -> tuple[Response | None, bool]:
+        """Return the response that an output belongs to (None: refused) and whether it was opened just now."""
+        now = self._loop.time()
+        gap, self._last_output = now - self._last_output, now
+        response = self.find(vendor_id, epoch)
+        if response is not None and (response.is_refused or response.is_ended):
+            if not response.is_inferred or response.is_refused:
+                return None, False
+            response = None
+        if response is None:
+            if self._refuse_new:
+                if has_boundaries or gap < GAP_S:
+                    return None, False
+                self._refuse_new = False
+            response = self._open(vendor_id, epoch, None, is_inferred=True)
+            self._arm(response)
+            return response, True
+        if response.is_inferred and self._timer is None:
+            self._arm(response)
+        return response, False
+
+    # -- interruption -----------------------------------------------------------------------------
+
+    def refuse(self, *, has_boundaries: bool) -> Response | None:
+        """Refuse the rest of the open response, and what a request still pending will bring.
+
+        Without boundaries of the provider's own, everything is refused until the next input or a gap.
+        Returns the response that was open, if any.
+        """
+        self.generation += 1
+        response = self.current
+        if response is not None:
+            response.is_refused = True
+            self.finish(response)
+        if not has_boundaries or (response is None and self.awaiting):
+            self._refuse_new = True
+            self._last_output = self._loop.time()
+        self.awaiting = 0
+        return response
+
+    def close(self) -> None:
+        """Leave no timer behind."""
+        self._stop_timer()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _open(self, vendor_id: str | None, epoch: int, trigger: str | None, *, is_inferred: bool) -> Response:
+        response_id = (
+            vendor_id if vendor_id is not None and vendor_id not in self._ids else self._new_id("resp")
+        )
+        response = Response(
+            response_id, vendor_id, epoch, trigger or self.trigger, self.generation, is_inferred
+        )
+        self._ids.add(response_id)
+        self._known[(epoch, vendor_id or response_id)] = response
+        while len(self._known) > _REMEMBERED:
+            oldest = next(iter(self._known))
+            self._ids.discard(self._known.pop(oldest).id)
+        self.current = response
+        self.trigger = "server"
+        self.awaiting = max(self.awaiting - 1, 0)
+        return response
+
+    def _arm(self, response: Response) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_at(self._last_output + GAP_S, self._check_gap, response)
+
+    def _check_gap(self, response: Response) -> None:
+        self._timer = None
+        if response.is_ended:
+            return
+        if self._loop.time() - self._last_output >= GAP_S - 1e-6:
+            self._end_inferred(response)
+        else:
+            self._arm(response)
+
+    def _end_inferred(self, response: Response) -> None:
+        self.finish(response)
+        self._ended(response)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,435 @@
+"""One provider instance in use: bound calls, its input, its one ending."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from voxengine.audio.format import AudioFormat
+from voxengine.capabilities import Capabilities, Support
+from voxengine.config import Deadlines, ProviderConfig
+from voxengine.errors import (
+    AudioError,
+    CapabilityMissing,
+    ConnectionLost,
+    ErrorCode,
+    NotConnected,
+    ProviderError,
+    VoxEngineError,
+)
+from voxengine.events import EventType
+from voxengine.providers.base import BaseProvider, effective_capabilities
+from voxengine.providers.contract import CONTRACT, bind
+from voxengine.taps import SessionManager, Taps
+
+if TYPE_CHECKING:
+    from voxengine.sender import InputSender
+
+__all__ = [
+    "CALL_DEADLINE_S",
+    "CLOSE_DEADLINE_S",
+    "DEFAULT_FORMAT",
+    "Session",
+    "SessionOwner",
+    "SessionState",
+    "error_event",
+    "missing_dialogue",
+]
+
+CALL_DEADLINE_S: Final = 30.0
+"""For a call of the contract other than ``connect`` and ``send_audio``."""
+CLOSE_DEADLINE_S: Final = 5.0
+"""For ``disconnect``; after that the provider is abandoned and a WARNING says so."""
+DEFAULT_FORMAT: Final = AudioFormat(24_000)
+"""Assumed for a provider that declares no format."""
+
+_URL_TAIL: Final = re.compile(r"(\b\w+://)(?:[^\s/@'\"]*@)?([^\s?#'\"]*)[?#][^\s'\"]*")
+
+
+class SessionState(StrEnum):
+    """Where a session is in its life."""
+
+    NEW = "new"
+    OPENING = "opening"
+    READY = "ready"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+class SessionOwner(Protocol):
+    """Who a session reports to. Called on the loop."""
+
+    def session_event(self, session: Session, event_type: EventType, data: dict[str, Any]) -> None:
+        """Take an event of the provider."""
+
+    def session_lost(self, session: Session, error: ProviderError) -> None:
+        """Learn, once, that the session ended without being asked to."""
+
+
+class Session:
+    """A provider instance with its epoch.
+
+    Args:
+        name: The provider's name in the configuration.
+        cls: Its class, checked.
+        config: What the instance is built with.
+        epoch: Number of the session within its engine, from 1.
+        owner: Told about events and loss.
+        taps: The engine's taps; with any, calls go through a pluggy manager.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cls: type[BaseProvider],
+        config: ProviderConfig,
+        *,
+        epoch: int,
+        owner: SessionOwner,
+        taps: Taps,
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.config = config
+        self.state = SessionState.NEW
+        self.settings: dict[str, Any] = {}
+        """What is in force, in neutral words, with what the mode decided."""
+        self.established: dict[str, Any] = {}
+        """What the provider said in its own CONNECTION_ESTABLISHED."""
+        self.manager: SessionManager | None = None
+        """pluggy's manager with the provider and the taps; only made when there are taps."""
+        self.opened_at = 0.0
+        self.latency_ms = 0
+        self.sender: InputSender | None = None
+        self.has_boundaries = False
+        """Whether the provider says itself where a response starts and ends."""
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self.capabilities: Capabilities = self._guarded(lambda: effective_capabilities(cls, config))
+        self.provider: BaseProvider = self._guarded(lambda: cls(config))
+        self.has_boundaries = bool(self.capabilities.response_boundaries)
+        self._calls: dict[str, Callable[..., Awaitable[Any]]] = {}
+        if taps:
+            self.manager = SessionManager()
+            self.manager.add_provider(name, self.provider)
+            taps.register_with(self.manager)
+        self.provider.attach(self, taps.observe_wire if taps.has("on_wire") else None)
+
+    # -- what is known ----------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the session takes input."""
+        return self.state is SessionState.READY
+
+    @property
+    def session_id(self) -> str | None:
+        """The vendor's name for the session."""
+        return self.provider.session_id
+
+    @property
+    def input_format(self) -> AudioFormat:
+        """What the provider's ``send_audio`` is given: what was asked for if it takes that, else its first."""
+        return _choose(self.capabilities.input_formats, self.config.get("input_format"))
+
+    @property
+    def output_format(self) -> AudioFormat:
+        """What the provider's chunks are taken for when they say nothing themselves."""
+        return _choose(self.capabilities.output_formats, self.config.get("output_format"))
+
+    def can(self, row: str) -> bool:
+        """Return whether a capability is partial, full or, for a row without a hook, not declared."""
+        return self.capabilities.support(row).support not in (Support.UNSUPPORTED, Support.PLANNED)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def open(self, deadlines: Deadlines) -> None:
+        """Connect the provider.
+
+        Raises:
+            ProviderError: It failed or took too long; the instance has been let go of.
+        """
+        self.state = SessionState.OPENING
+        started = self._loop.time()
+        limit_s = deadlines.handshake_s + deadlines.ready_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._bound("connect")()
+        except TimeoutError as error:
+            await self._let_go()
+            what = f"connect() was not done after {limit_s:g} s (hand-shake and session ready)"
+            raise self.translate(error, what) from error
+        except BaseException as error:
+            await self._let_go()
+            if isinstance(error, Exception):
+                raise self.translate(error, "connect() failed") from error
+            raise
+        if self.state is not SessionState.OPENING:  # Lost while it was opening.
+            await self._let_go()
+            raise ConnectionLost(
+                f"{self.name} closed the connection before the session was ready.", provider=self.name
+            )
+        self.state = SessionState.READY
+        self.opened_at = self._loop.time()
+        self.latency_ms = round((self.opened_at - started) * 1000)
+
+    async def close(self) -> bool:
+        """Disconnect the provider; False when it did not let go within the deadline. Idempotent."""
+        if self.state in (SessionState.CLOSING, SessionState.ENDED) and self.sender is None:
+            return True
+        was_ready = self.state in (SessionState.READY, SessionState.OPENING)
+        self.state = SessionState.CLOSING if was_ready else SessionState.ENDED
+        sender, self.sender = self.sender, None
+        if sender is not None:
+            await sender.close()
+        return await self._let_go()
+
+    async def _let_go(self) -> bool:
+        """Disconnect, whatever happens; also under cancellation of the caller."""
+        self.state = SessionState.CLOSING
+        work = self._loop.create_task(self._disconnect(), name=f"{self.name} disconnect")
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work], timeout=CLOSE_DEADLINE_S)
+            raise
+
+    async def _disconnect(self) -> bool:
+        done = True
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await self._bound("disconnect")()
+        except TimeoutError:
+            done = False
+        except Exception as error:
+            self._report_close(error)
+        finally:
+            self.state = SessionState.ENDED
+            self.provider.attach(None)
+        return done
+
+    def _report_close(self, error: Exception) -> None:
+        failure = self.translate(error, "disconnect() failed")
+        self._owner.session_event(
+            self,
+            EventType.WARNING,
+            {"code": "disconnect_failed", "message": f"{failure} The session is over all the same."},
+        )
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    async def call(self, hook: str, *args: Any) -> Any:
+        """Call a hook of the contract with all of its arguments.
+
+        Raises:
+            NotConnected: The session is not ready.
+            CapabilityMissing: The provider cannot do it.
+            ProviderError: It failed; the original is the cause.
+        """
+        if not self.is_ready:
+            raise NotConnected(f"{hook}() needs an open session; this one of {self.name} is {self.state}.")
+        try:
+            async with asyncio.timeout(CALL_DEADLINE_S):
+                return await self._bound(hook)(*args)
+        except Exception as error:
+            raise self.failed(hook, error) from error
+
+    def failed(self, hook: str, error: Exception) -> VoxEngineError:
+        """Return what a call's exception means, and end the session when it means loss."""
+        failure = self.translate(error, f"{hook}() failed")
+        if isinstance(failure, ConnectionLost):
+            self.lose(failure)
+        return failure
+
+    def report(self, failure: VoxEngineError) -> None:
+        """Emit a failure that no caller waits for; the loss of the session is reported by :meth:`lose` alone."""
+        if isinstance(failure, ConnectionLost) or not self.is_ready:
+            return
+        recoverable = isinstance(failure, ProviderError) and failure.recoverable
+        data = {"error": failure, "recoverable": recoverable}
+        self._owner.session_event(self, error_event(failure), data)
+
+    def lose(self, error: ProviderError) -> None:
+        """Report, once, that the session ended without being asked to."""
+        if self.state is SessionState.OPENING:
+            self.state = SessionState.CLOSING
+            return
+        if self.state is not SessionState.READY:
+            return
+        self.state = SessionState.ENDED
+        self._owner.session_lost(self, error)
+
+    def _bound(self, hook: str) -> Callable[..., Awaitable[Any]]:
+        call = self._calls.get(hook)
+        if call is None:
+            if self.manager is not None:
+                through = getattr(self.manager.hook, hook)
+                names = CONTRACT[hook]
+
+                def call(*args: Any) -> Awaitable[Any]:
+                    result: Awaitable[Any] = through(**dict(zip(names, args, strict=True)))
+                    return result
+            else:
+                call = bind(self.provider, hook)
+            self._calls[hook] = call
+        return call
+
+    def audio_call(self) -> Callable[[bytes], Awaitable[None]]:
+        """Return the provider's ``send_audio``, bound directly: chunks do not go through pluggy."""
+        return bind(self.provider, "send_audio")
+
+    # -- the provider's side ----------------------------------------------------------------------
+
+    def provider_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
+        """Take an event that the provider emitted."""
+        values = data if isinstance(data, dict) else dict(data)
+        if event_type is EventType.CONNECTION_ESTABLISHED:
+            self.established = values
+        elif event_type in (EventType.CONNECTION_LOST, EventType.CONNECTION_FAILED):
+            self.lose(self._loss(values.get("error")))
+        elif event_type is EventType.CONNECTION_CLOSED:
+            self.lose(self._loss(None))
+        elif event_type is not EventType.CONNECTION_STARTING:
+            self._owner.session_event(self, event_type, values)
+
+    def provider_lost(self) -> None:
+        """Learn that the provider set ``is_connected`` to False."""
+        self.lose(self._loss(None))
+
+    def _loss(self, error: object) -> ProviderError:
+        if isinstance(error, ProviderError):
+            if not error.provider:
+                error.provider = self.name
+            return error
+        age = self._loop.time() - self.opened_at if self.opened_at else 0.0
+        detail = f": {self.scrub(str(error))}" if error else ""
+        return ConnectionLost(
+            f"{self.name} ended the session {age:.0f} s after it was ready{detail}. The history is kept: "
+            "switch_provider continues the conversation.",
+            provider=self.name,
+        )
+
+    # -- errors -----------------------------------------------------------------------------------
+
+    def translate(self, error: Exception, what: str) -> VoxEngineError:
+        """Return an exception of a provider in words of this package; secrets are masked."""
+        if isinstance(error, ProviderError):
+            if not error.provider:
+                error.provider = self.name
+            return error
+        if isinstance(error, VoxEngineError):
+            return error
+        text = self.scrub(str(error))
+        where = f"{self.name}: {what}: {type(error).__name__}{f': {text}' if text else ''}."
+        if isinstance(error, TimeoutError):
+            return ProviderError(
+                f"{self.name}: {what}. Nothing came from the service; trying again can help.",
+                provider=self.name,
+                code=ErrorCode.TIMEOUT,
+            )
+        if type(error).__module__.partition(".")[0] == "websockets":
+            return self._websocket_error(error)
+        if isinstance(error, ConnectionError | EOFError):
+            return ConnectionLost(where, provider=self.name)
+        if isinstance(error, OSError):
+            return ProviderError(where, provider=self.name, code=ErrorCode.UNAVAILABLE)
+        return ProviderError(
+            f"{where} This is a fault in the provider's package or its configuration.",
+            provider=self.name,
+            recoverable=False,
+        )
+
+    def _websocket_error(self, error: Exception) -> VoxEngineError:
+        """Return what an exception of the websockets package means, for providers that use it by themselves."""
+        from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+        from voxengine.transport import handshake, outcomes
+
+        target = outcomes.Target(self.name)
+        if isinstance(error, ConnectionClosed):
+            close_code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
+            age = self._loop.time() - self.opened_at if self.opened_at else 0.0
+            return outcomes.was_closed(target, close_code, self.scrub(reason), age)
+        if isinstance(error, InvalidStatus):
+            response = error.response
+            return outcomes.rejected(
+                target, response.status_code, response.headers.raw_items(), bytes(response.body or b"")
+            )
+        mapped = handshake.connect_error(error, target, "the endpoint", 0.0)
+        if isinstance(mapped, VoxEngineError):
+            return mapped
+        return ProviderError(
+            f"{self.name}: {type(error).__name__}: {self.scrub(str(error))}.", provider=self.name
+        )
+
+    def _guarded(self, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except VoxEngineError:
+            raise
+        except KeyError as error:
+            raise ProviderError(
+                f"{self.name} misses {error} in its configuration. Give it as an option of VoiceEngineConfig or in metadata.",
+                provider=self.name,
+                code=ErrorCode.INVALID_REQUEST,
+            ) from error
+        except Exception as error:
+            raise self.translate(error, "the provider could not be made") from error
+
+    def scrub(self, text: str) -> str:
+        """Return a text without the session's secrets and without the query of any URL."""
+        for secret in _secrets(self.config):
+            text = text.replace(secret, "…")
+        return _URL_TAIL.sub(r"\1\2?…", text)[:500]
+
+
+def error_event(error: BaseException) -> EventType:
+    """Return the type of event that an error belongs to."""
+    if isinstance(error, AudioError):
+        return EventType.ERROR_AUDIO
+    if isinstance(error, ProviderError) and error.code in _NETWORK_CODES:
+        return EventType.ERROR_NETWORK
+    return EventType.ERROR_GENERAL
+
+
+_NETWORK_CODES: Final = (ErrorCode.CONNECTION_LOST, ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT)
+
+
+def _secrets(config: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+
+    def walk(key: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for inner, held in value.items():
+                walk(str(inner).lower(), held)
+        elif isinstance(value, list | tuple):
+            for held in value:
+                walk(key, held)
+        elif isinstance(value, str) and len(value) >= 4 and any(word in key for word in _SECRET_WORDS):
+            found.append(value)
+
+    walk("api_key", config.get("api_key"))
+    walk("", config.get("metadata", {}))
+    return sorted(found, key=len, reverse=True)
+
+
+_SECRET_WORDS: Final = ("key", "token", "secret", "password", "auth", "credential", "header", "cookie")
+
+
+def _choose(offered: tuple[AudioFormat, ...], wanted: object) -> AudioFormat:
+    if not offered:
+        return wanted if isinstance(wanted, AudioFormat) and wanted.channels == 1 else DEFAULT_FORMAT
+    return wanted if isinstance(wanted, AudioFormat) and wanted in offered else offered[0]
+
+
+def missing_dialogue(name: str, old: str) -> CapabilityMissing:
+    """Return the error of putting a provider without dialogue in the place of one with it."""
+    return CapabilityMissing(
+        f"switch_provider: {name} cannot hold a dialogue and {old} can: it would listen or speak and never answer. "
+        "Nothing was changed. Pass degrade=True to accept that.",
+        capability="dialogue",
+        provider=name,
+    )

@@ -1,0 +1,164 @@
+"""Who decides where the user's turn ends, and how the provider learns of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from voxengine.audio.format import AudioFormat
+from voxengine.config import TurnDetection
+from voxengine.conversation import Conversation
+from voxengine.errors import VoxEngineError
+from voxengine.journal import first_channel
+from voxengine.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from voxengine.audio.vad import SegmentEvent
+
+__all__ = ["InputWatcher", "TurnTaker"]
+
+_SILENCE_MARGIN_MS: Final = 300
+"""Silence beyond what the vendor waits for, so that it surely decides."""
+_ENDPOINTING_MS: Final = {"server": 600, "semantic": 2500}
+"""Silence after which a vendor that declares nothing is taken to end a turn."""
+
+
+class TurnTaker:
+    """Ends the user's turns: by the client's ear, by hand, or with the silence that a vendor waits for."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._watcher: InputWatcher | None = None
+
+    def attach(self, session: Session) -> None:
+        """Listen for a session that has become the input's owner, if it needs the client's ear."""
+        conversation = self._conversation
+        journal = conversation.user.journal
+        assert journal is not None
+        self._watcher = None
+        detection: TurnDetection = session.config["turn_detection"]
+        is_client = detection.kind == "client"
+        if is_client or not session.has_boundaries:
+            self._watcher = InputWatcher(
+                conversation,
+                journal.format,
+                journal.end,
+                detection,
+                "client" if is_client else "inferred",
+                lambda: self._heard_end(session),
+            )
+
+    def push(self, data: bytes) -> None:
+        """Listen to accepted audio."""
+        if self._watcher is not None:
+            self._watcher.push(data)
+
+    def vendor_speaks_up(self, session: Session) -> None:
+        """Note that the vendor reports speech by itself: an ear that only infers is not needed."""
+        if session.config["turn_detection"].kind != "client":
+            self._watcher = None
+
+    async def end(self, session: Session, respond: bool) -> None:
+        """End the user's turn with everything that was accepted."""
+        conversation, sender = self._conversation, session.sender
+        assert sender is not None
+        if self._watcher is not None:
+            self._watcher.flush()
+        has_turn = conversation.user.has_open_turn
+        await sender.flush()
+        detection: TurnDetection = session.config["turn_detection"]
+        if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
+            await self._end_by_hand(session, respond)
+            return
+        if has_turn and conversation.user.turn_end is None:
+            conversation.user.turn_ended(sender.cursor)
+        silence_ms = (
+            detection.silence_ms
+            or session.capabilities.endpointing_silence_ms
+            or _ENDPOINTING_MS.get(detection.kind, _ENDPOINTING_MS["server"])
+        )
+        await sender.inject_silence(silence_ms + _SILENCE_MARGIN_MS)
+
+    async def _end_by_hand(self, session: Session, respond: bool) -> None:
+        conversation = self._conversation
+        assert session.sender is not None
+        if respond:
+            conversation.user.turn_ended(session.sender.cursor)
+            conversation.responses.input("audio", is_request=True)
+        try:
+            await session.call("end_turn", respond)
+        except VoxEngineError:
+            if respond:
+                conversation.responses.request_failed()
+                conversation.user.turn_end = None
+            raise
+
+    def _heard_end(self, session: Session) -> None:
+        if session.can("client_turn_detection"):
+            self._conversation.activity.start(self._end_heard(session), "end of turn")
+
+    async def _end_heard(self, session: Session) -> None:
+        assert session.sender is not None
+        try:
+            await session.sender.flush()
+            await self._end_by_hand(session, True)
+        except Exception as error:
+            self._conversation.report(session, error)
+
+
+class InputWatcher:
+    """Runs the segmenter over the input and tells the conversation.
+
+    Args:
+        conversation: Told where speech starts and ends.
+        audio_format: The engine's input format.
+        base: Journal index of the first sample that will be pushed.
+        detection: Threshold and silence.
+        source: ``client`` when the end of speech ends the turn, ``inferred`` when it is only noted.
+        on_turn_end: Called when the user's turn is over; for ``client``.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        audio_format: AudioFormat,
+        base: int,
+        detection: TurnDetection,
+        source: Literal["client", "inferred"],
+        on_turn_end: Callable[[], object],
+    ) -> None:
+        from voxengine.audio.vad import Segmenter
+
+        options: dict[str, Any] = {
+            "threshold": detection.threshold,
+            "prefix_padding_ms": detection.prefix_padding_ms,
+            "silence_ms": detection.silence_ms,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        self._segmenter = Segmenter(audio_format.sample_rate, **given)
+        self._segmenter.reset(base)
+        self._channels = audio_format.channels
+        self._conversation = conversation
+        self._source = source
+        self._on_turn_end = on_turn_end
+
+    def push(self, data: bytes) -> None:
+        """Listen to accepted audio."""
+        self._tell(self._segmenter.push(first_channel(data, self._channels)))
+
+    def flush(self) -> None:
+        """Close an open utterance without ending the turn: whoever flushes ends it."""
+        for event in self._segmenter.flush():
+            if event.kind == "end":
+                self._conversation.user.speech_ended(event.sample_index, "inferred")
+
+    def _tell(self, events: list[SegmentEvent]) -> None:
+        for event in events:
+            if event.kind == "start":
+                self._conversation.user.speech_started(event.padded_index, self._source)
+                self._conversation.barge_in()
+            else:
+                self._conversation.user.speech_ended(event.sample_index, self._source)
+                if self._source == "client":
+                    self._on_turn_end()
