@@ -6,9 +6,13 @@ Importing this package loads none of its parts: each name is loaded when it is f
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # Type checkers take it as true; importing `typing` would be half the cost of this module.
+)
 if TYPE_CHECKING:
+    from typing import Any
+
     from voxengine.audio.format import AudioFormat, Encoding
     from voxengine.capabilities import Capabilities, Capability, Support, partial
     from voxengine.config import Deadlines, ProviderConfig, Reconnect, TurnDetection, VoiceEngineConfig

@@ -183,6 +183,26 @@ class EventBus:
         """
         return self._add(event_type, handler, priority, filter, once=False)
 
+    @overload
+    def once(
+        self,
+        event_type: EventType | str,
+        handler: None = None,
+        *,
+        priority: int = 0,
+        filter: Filter | None = None,
+    ) -> Callable[[H], H]: ...
+
+    @overload
+    def once(
+        self,
+        event_type: EventType | str,
+        handler: Handler,
+        *,
+        priority: int = 0,
+        filter: Filter | None = None,
+    ) -> Subscription: ...
+
     def once(
         self,
         event_type: EventType | str,

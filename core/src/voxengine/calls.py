@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxengine.events import EventType
 from voxengine.history import History
 from voxengine.responses import Response, ResponseTracker
 from voxengine.session import Session
-from voxengine.tools import ToolRunner
 from voxengine.user_turns import Emit
+
+if TYPE_CHECKING:
+    from voxengine.tools import ToolRunner
 
 __all__ = ["ToolCalls"]
 
@@ -21,7 +23,7 @@ class ToolCalls:
     """Runs the tools that providers call and returns the results. Loop thread only.
 
     Args:
-        runner: Runs a function at most once per call id.
+        runner: Gives what runs a function at most once per call id; asked when a call comes.
         history: Where calls and results are filed.
         responses: Told that a result asks for the next response.
         emit: Delivers events.
@@ -32,7 +34,7 @@ class ToolCalls:
 
     def __init__(
         self,
-        runner: ToolRunner,
+        runner: Callable[[], ToolRunner],
         history: History,
         responses: ResponseTracker,
         emit: Emit,
@@ -73,7 +75,7 @@ class ToolCalls:
 
     async def _run(self, session: Session, call_id: str, name: str, arguments: Any) -> None:
         try:
-            outcome = await self._runner.run(call_id, name, arguments)
+            outcome = await self._runner().run(call_id, name, arguments)
             self._history.add_tool_result(call_id, outcome.output, is_error=outcome.is_error)
             if self.owner is not session or not session.is_ready:
                 return  # The session that asked is gone; the result goes over in the history.

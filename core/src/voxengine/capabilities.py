@@ -85,6 +85,14 @@ def _to_formats(values: Iterable[AudioFormat]) -> tuple[AudioFormat, ...]:
     return tuple(values)
 
 
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
+def _formats(value: Iterable[AudioFormat]) -> tuple[AudioFormat, ...]:
+    return tuple(value)
+
+
 def _row() -> Any:
     return attrs.field(default=UNKNOWN, converter=_to_capability)
 

@@ -274,8 +274,7 @@ class Continuity:
         """Close a session, keep its usage, and emit its one ending if it has had none."""
         was_ready = session.is_ready
         await self.note_usage(session)
-        loop = asyncio.get_running_loop()
-        duration = loop.time() - session.opened_at if session.opened_at else 0.0
+        duration = session.age_s
         let_go = await session.close()
         for held in self._metrics.sessions:
             if held.epoch == session.epoch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -20,14 +20,16 @@ from voxengine.calls import ToolCalls
 from voxengine.config import VoiceEngineConfig
 from voxengine.errors import ProviderError
 from voxengine.events import EventType, LazyAudio
-from voxengine.history import Heard, History, heard_from_marks
+from voxengine.history import Change, Heard, History, Item, heard_from_marks
 from voxengine.metrics import Metrics
 from voxengine.output import OutputFormatter
 from voxengine.responses import Response, ResponseTracker
 from voxengine.session import Session, error_event
 from voxengine.taps import Taps
-from voxengine.tools import ToolRunner
 from voxengine.user_turns import UserTurns, extend_text
+
+if TYPE_CHECKING:
+    from voxengine.tools import ToolRunner
 
 __all__ = ["Conversation", "Interruption"]
 
@@ -102,7 +104,7 @@ class Conversation:
         taps: Taps,
         history: History,
         metrics: Metrics,
-        tools: ToolRunner,
+        tools: Callable[[], ToolRunner],
         new_id: Callable[[str], str],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -110,6 +112,7 @@ class Conversation:
         self._bus = bus
         self._taps = taps
         self.history = history
+        history.on_change = self.history_changed
         self.metrics = metrics
         self.activity = Activity()
         self.responses = ResponseTracker(self._loop, new_id, self._ended_by_inference)
@@ -404,6 +407,26 @@ class Conversation:
             response.has_output = True
             self.user.answered(session, response.trigger)
         self.calls.invoke(session, response, data)
+
+    def history_changed(self, kind: Change, item: Item) -> None:
+        """Tell the session of an item that the application added; other changes reach the next session."""
+        session = self.output_owner
+        if session is None or not session.is_ready:
+            return
+        if kind == "append" and session.can("items"):
+            self.activity.start(self._send_item(session, item), "item")
+            return
+        message = (
+            f"The running session of {session.name} cannot be told that a history item was changed ({kind}); "
+            "a session that takes over will know."
+        )
+        self.emit(EventType.WARNING, {"code": "history_not_told", "message": message}, session)
+
+    async def _send_item(self, session: Session, item: Item) -> None:
+        try:
+            await session.call("send_item", item)
+        except Exception as error:
+            self.report(session, error)
 
     # -- interruption -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import attrs
 
@@ -36,8 +36,10 @@ from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
 from voxengine.taps import Taps
 from voxengine.threads import call_on, in_thread
-from voxengine.tools import Tool, ToolRunner, tool_from_function
 from voxengine.turns import TurnTaker
+
+if TYPE_CHECKING:
+    from voxengine.tools import ToolRunner
 
 __all__ = ["Interruption", "VoiceEngine"]
 
@@ -102,9 +104,9 @@ class VoiceEngine:
         self.metrics.tapped = self._taps.discarded
         if self._taps.has("on_event"):
             self.events.tap = self._taps.filter_event
-        self._tools = ToolRunner(timeout_s=config.tool_timeout_s, on_event=self._tool_event)
+        self._tools_: ToolRunner | None = None
         for tool in config.tools:
-            self._tools.register(tool if isinstance(tool, Tool) else tool_from_function(tool))
+            self._tools.register(tool)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -141,10 +143,16 @@ class VoiceEngine:
             self._loop, self._thread_id = loop, threading.get_ident()
             self._lock = asyncio.Lock()
             self._conversation_ = Conversation(
-                self._config, self.events, self._taps, self.history, self.metrics, self._tools, self._new_id
+                self._config,
+                self.events,
+                self._taps,
+                self.history,
+                self.metrics,
+                lambda: self._tools,
+                self._new_id,
             )
             self._continuity_ = Continuity(
-                self._conversation_, self._registry, self._taps, self.metrics, self._tools.specs, self
+                self._conversation_, self._registry, self._taps, self.metrics, self._tool_specs, self
             )
             self._turns_ = TurnTaker(self._conversation_)
             self._continuity_.on_input_ready = self._turns_.attach
@@ -185,7 +193,8 @@ class VoiceEngine:
                 conversation.end_response("disconnect")
                 await self._continuity.retire(self._session, "disconnect")
         finally:
-            await self._tools.close()
+            if self._tools_ is not None:
+                await self._tools_.close()
             await conversation.close()
             await self.events.close()
 
@@ -365,6 +374,8 @@ class VoiceEngine:
                     "tool(): the session is open and has been told its tools. Register tools before connect(); "
                     "they also reach a session that takes over."
                 )
+            from voxengine.tools import tool_from_function
+
             self._tools.register(tool_from_function(function, name=name, description=description))
             return function
 
@@ -516,6 +527,17 @@ class VoiceEngine:
     def _conversation(self) -> Conversation:
         assert self._conversation_ is not None
         return self._conversation_
+
+    @property
+    def _tools(self) -> ToolRunner:
+        if self._tools_ is None:
+            from voxengine.tools import ToolRunner
+
+            self._tools_ = ToolRunner(timeout_s=self._config.tool_timeout_s, on_event=self._tool_event)
+        return self._tools_
+
+    def _tool_specs(self) -> list[dict[str, Any]]:
+        return [] if self._tools_ is None else self._tools_.specs()
 
     @property
     def _turns(self) -> TurnTaker:

@@ -101,7 +101,8 @@ class Session:
         """What the provider said in its own CONNECTION_ESTABLISHED."""
         self.manager: SessionManager | None = None
         """pluggy's manager with the provider and the taps; only made when there are taps."""
-        self.opened_at = 0.0
+        self.opened_at: float | None = None
+        """Loop time at which the session was ready."""
         self.latency_ms = 0
         self.sender: InputSender | None = None
         self.has_boundaries = False
@@ -175,6 +176,11 @@ class Session:
         self.state = SessionState.READY
         self.opened_at = self._loop.time()
         self.latency_ms = round((self.opened_at - started) * 1000)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the session was ready; 0.0 before."""
+        return 0.0 if self.opened_at is None else self._loop.time() - self.opened_at
 
     async def close(self) -> bool:
         """Disconnect the provider; False when it did not let go within the deadline. Idempotent."""
@@ -304,10 +310,9 @@ class Session:
             if not error.provider:
                 error.provider = self.name
             return error
-        age = self._loop.time() - self.opened_at if self.opened_at else 0.0
         detail = f": {self.scrub(str(error))}" if error else ""
         return ConnectionLost(
-            f"{self.name} ended the session {age:.0f} s after it was ready{detail}. The history is kept: "
+            f"{self.name} ended the session {self.age_s:.0f} s after it was ready{detail}. The history is kept: "
             "switch_provider continues the conversation.",
             provider=self.name,
         )
@@ -351,8 +356,7 @@ class Session:
         target = outcomes.Target(self.name)
         if isinstance(error, ConnectionClosed):
             close_code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
-            age = self._loop.time() - self.opened_at if self.opened_at else 0.0
-            return outcomes.was_closed(target, close_code, self.scrub(reason), age)
+            return outcomes.was_closed(target, close_code, self.scrub(reason), self.age_s)
         if isinstance(error, InvalidStatus):
             response = error.response
             return outcomes.rejected(

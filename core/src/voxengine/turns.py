@@ -156,8 +156,8 @@ class InputWatcher:
     def _tell(self, events: list[SegmentEvent]) -> None:
         for event in events:
             if event.kind == "start":
-                self._conversation.user.speech_started(event.padded_index, self._source)
-                self._conversation.barge_in()
+                if self._conversation.user.speech_started(event.padded_index, self._source):
+                    self._conversation.barge_in()
             else:
                 self._conversation.user.speech_ended(event.sample_index, self._source)
                 if self._source == "client":

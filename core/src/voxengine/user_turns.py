@@ -77,14 +77,18 @@ class UserTurns:
         index = session.sender.index_at(at_ms) if isinstance(at_ms, int) else session.sender.cursor
         source = data.get("source") or "server"
         if event_type is EventType.SPEECH_STARTED:
-            self.speech_started(index, source, data)
-        else:
-            self.speech_ended(index, source, data)
+            return self.speech_started(index, source, data)
+        self.speech_ended(index, source, data)
         return True
 
-    def speech_started(self, index: int, source: str, data: Mapping[str, Any] | None = None) -> None:
-        """Note that the user began to speak at a journal index."""
+    def speech_started(self, index: int, source: str, data: Mapping[str, Any] | None = None) -> bool:
+        """Note that the user began to speak at a journal index; False when that is known.
+
+        A session that takes over hears the open utterance again: it has one start all the same.
+        """
         assert self.journal is not None
+        if self.is_speaking:
+            return False
         self.is_speaking = True
         self._speech_start = index
         self._responses.input("audio", is_request=False)
@@ -92,6 +96,7 @@ class UserTurns:
         self._floor("user", self.owner)
         at_ms = self.journal.ms(index)
         self._emit(EventType.SPEECH_STARTED, {**(data or {}), "at_ms": at_ms, "source": source}, self.owner)
+        return True
 
     def speech_ended(self, index: int, source: str, data: Mapping[str, Any] | None = None) -> None:
         """Note that the user stopped speaking; unless that is only inferred, the turn is over."""

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments without the program's name; None: those of the process.
     """
+    _open_closed_streams()
     try:
         arguments = _parser().parse_args(argv)
         code = _run(arguments)
@@ -64,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _abandon_stdout()
+        print(f"voxengine: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -83,6 +88,15 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"voxengine: {clean(str(error))}", file=sys.stderr)
         is_usage = isinstance(error, (ConfigError, AudioFormatError, ProviderNotFound))
         return EXIT_USAGE if is_usage else EXIT_FAILED
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream was closed: Python has None there, and files would take
+    the number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
 
 
 def _abandon_stdout() -> None:

@@ -69,12 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
             services[info.name] = _services(info)
         except Exception as error:
             # A provider's own code says what it can; what it raises must not reach the others.
-            broken.append((info, info.error or f"Its capabilities cannot be read: {type(error).__name__}: {error}"))
+            broken.append(
+                (info, info.error or f"Its capabilities cannot be read: {type(error).__name__}: {error}")
+            )
             continue
         for service, capabilities in services[info.name].items():
             columns.append(Column(f"{info.name}/{service}" if service else info.name, info, capabilities))
     if arguments.json:
-        print(json.dumps(_json(infos, services, dict((i.name, e) for i, e in broken)), indent=2))
+        reasons = {info.name: reason for info, reason in broken}
+        print(json.dumps(_json(infos, services, reasons), indent=2))
     else:
         _Printer(sys.stdout).print(columns, broken, is_detailed=bool(arguments.names))
     return 0
@@ -191,7 +194,10 @@ class _Printer:
         return max(len(name) for name in (*ROWS, *_SCALARS))
 
     def _column_width(self, column: Column) -> int:
-        texts = [*self._heads(column), *(_scalar(column.capabilities, name, _CELL_WIDTH) for name in _SCALARS)]
+        texts = [
+            *self._heads(column),
+            *(_scalar(column.capabilities, name, _CELL_WIDTH) for name in _SCALARS),
+        ]
         return min(max(_MIN_CELL_WIDTH, *(width_of(text) for text in texts)), _CELL_WIDTH)
 
     def _heads(self, column: Column) -> list[str]:
@@ -253,7 +259,9 @@ class _Printer:
         self._line("")
         # Spaces that do not break keep a number with its words.
         names_of_rows = (row.replace("_", "\xa0") for row in ROWS)
-        self._wrapped(", ".join(f"{number}\xa0{row}" for number, row in enumerate(names_of_rows, 1)), indent="")
+        self._wrapped(
+            ", ".join(f"{number}\xa0{row}" for number, row in enumerate(names_of_rows, 1)), indent=""
+        )
         self._line("`voxengine providers NAME` shows one with its distribution, its limits and its notes.")
 
     def _legend(self) -> None:

@@ -6,16 +6,32 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.wav import WavWriter
-from voxengine.errors import ConfigError
+from voxengine.errors import ConfigError, VoxEngineError
 
-__all__ = ["AnswerRecorder", "TranscriptFile", "check_target"]
+__all__ = ["AnswerRecorder", "TranscriptFile", "WriteFailed", "check_target"]
 
 STDOUT: Final = "-"
+
+
+class WriteFailed(VoxEngineError):
+    """A file of the conversation could not be written to its end."""
+
+
+@contextlib.contextmanager
+def _named(option: str, path: str | None) -> Iterator[None]:
+    """Say which file an OSError is about. A reader that went away is no failure of ours and passes."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteFailed(f"{option} {path!r} cannot be written: {error.strerror}.") from None
 
 
 def check_target(option: str, path: str, others: list[str | None]) -> None:
@@ -55,6 +71,7 @@ class AnswerRecorder:
         self.received_s = 0.0
         self.kept_s = 0.0
         self._items: dict[str, bytearray] = {}
+        self._path = path
         self._stream: BinaryIO | None = None
         self._writer: WavWriter | None = None
         if path is not None:
@@ -62,7 +79,8 @@ class AnswerRecorder:
                 self._stream = sys.stdout.buffer if path == STDOUT else open(path, "wb")  # noqa: SIM115
             except OSError as error:
                 raise ConfigError(f"--output {path!r} cannot be written: {error.strerror}.") from None
-            self._writer = WavWriter(self._stream, audio_format)
+            with _named("--output", path):
+                self._writer = WavWriter(self._stream, audio_format)
 
     def take(self, item_id: str, audio: bytes) -> int:
         """Keep a chunk until its item has been played; return how long the item is by now, in ms."""
@@ -79,7 +97,8 @@ class AnswerRecorder:
             held = held[: self.format.n_bytes(played_ms)]
         self.kept_s += self.format.duration_ms(len(held)) / 1000
         if self._writer is not None and held:
-            self._writer.write(held)
+            with _named("--output", self._path):
+                self._writer.write(held)
 
     def close(self) -> None:
         """Finish the file. Twice is allowed."""
@@ -87,10 +106,12 @@ class AnswerRecorder:
             return
         writer, self._writer = self._writer, None
         try:
-            writer.close()
+            with _named("--output", self._path):
+                writer.close()
         finally:
-            if self._stream is not sys.stdout.buffer:
-                self._stream.close()
+            if self._path != STDOUT:
+                with contextlib.suppress(OSError):  # What could not be written was told.
+                    self._stream.close()
 
 
 class TranscriptFile:
@@ -98,6 +119,7 @@ class TranscriptFile:
 
     def __init__(self, path: str | None) -> None:
         self.n_lines = 0
+        self._path = path
         self._stream: IO[str] | None = None
         if path is not None:
             try:
@@ -112,10 +134,12 @@ class TranscriptFile:
             return
         values = {name: value for name, value in fields.items() if value is not None}
         line = {"at_s": round(at_s, 3), "kind": kind, **values}
-        self._stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-        self._stream.flush()
+        with _named("--transcript", self._path):
+            self._stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Close the file. Twice is allowed."""
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # Each line was flushed, and told when it could not be.
+                self._stream.close()

@@ -311,6 +311,7 @@ def summarize(
     screen: Screen,
     metrics: Metrics,
     *,
+    ending: str,
     n_turns: int,
     elapsed_s: float,
     spoken_s: float,
@@ -323,7 +324,7 @@ def summarize(
     cuts = metrics.interruptions
     cut = f", {cuts} interruption{'s' * (cuts != 1)}" if cuts else ""
     screen.blank()
-    screen.line("done", f"{n_turns} turn{'s' * (n_turns != 1)} in {elapsed_s:.1f} s{cut}", "bold")
+    screen.line(ending, f"{n_turns} turn{'s' * (n_turns != 1)} in {elapsed_s:.1f} s{cut}", "bold")
     screen.line("latency", _latencies(metrics), "dim")
     if recorder is not None:
         you = f"you {spoken_s:.1f} s · " if spoken_s else ""

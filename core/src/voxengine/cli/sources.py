@@ -53,8 +53,11 @@ async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
         with contextlib.suppress(RuntimeError):  # The loop was closed meanwhile.
             loop.call_soon_threadsafe(settle, value, caught)
 
-    threading.Thread(target=work, name="voxengine cli", daemon=True).start()
-    return await future
+    # A loop of virtual time cannot see a plain thread; the loops of the standard library have no hold().
+    hold: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(loop, "hold", contextlib.nullcontext)
+    with hold():
+        threading.Thread(target=work, name="voxengine cli", daemon=True).start()
+        return await future
 
 
 class WavSource:
@@ -84,7 +87,7 @@ class WavSource:
         try:
             if path == STDIN:
                 stream: BinaryIO = io.FileIO(sys.stdin.fileno(), closefd=False)  # type: ignore[assignment]
-                stream.name = name = "standard input"  # type: ignore[misc]
+                stream.name = name = "standard input"
             else:
                 stream, name = open(path, "rb"), Path(path).name  # noqa: SIM115 - close() closes it
         except OSError as error:

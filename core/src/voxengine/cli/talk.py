@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -35,6 +35,8 @@ NO_ANSWER_S: Final = 10.0
 """How long to wait for a first sign when nothing is known to be awaited."""
 RETRY_S: Final = 0.05
 
+run_loop: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+
 _SHOWN: Final = frozenset(EventType) - {
     EventType.AUDIO_INPUT_CHUNK,
     EventType.SPEECH_MARK,
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     screen = make_screen(sys.stderr if arguments.output == STDOUT else sys.stdout)
     transcript = TranscriptFile(arguments.transcript)
     try:
-        asyncio.run(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run())
+        run_loop(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run())
     finally:
         screen.close()
         transcript.close()
@@ -110,7 +112,8 @@ class _Talk:
                 self._shower.result()  # Raises what ended it: a pipe that was closed, a full disk.
             raise
         finally:
-            self._shower.cancel()
+            if not self._shower.cancel() and not self._shower.cancelled():
+                self._shower.exception()  # Taken note of: ``talking`` ended with an error of its own.
 
     def _enqueue(self, event: Event) -> None:
         self._queue.put_nowait(partial(self._report.handle, event))
@@ -135,15 +138,17 @@ class _Talk:
             source = await WavSource.open(self._arguments.input)
         try:
             await self._connect()
+            ending = "ended"
             try:
                 await self._say_everything(source)
+                ending = "done"
             except VoxEngineError as error:
                 await self._shown()
                 # What ended the session says more than the call that found it ended.
                 failure = self._report.failure
                 raise (failure or error) from None
             finally:
-                await self._end()
+                await self._end(ending)
         finally:
             if source is not None:
                 source.close()
@@ -268,7 +273,7 @@ class _Talk:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    async def _end(self) -> None:
+    async def _end(self, ending: str) -> None:
         engine, recorder = self._engine, self._report.recorder
         elapsed_s = self._loop.time() - self._started
         if engine.is_connected:
@@ -282,6 +287,7 @@ class _Talk:
         summarize(
             self._screen,
             engine.metrics,
+            ending=ending,
             n_turns=self._report.n_turns,
             elapsed_s=elapsed_s,
             spoken_s=self._spoken_s,

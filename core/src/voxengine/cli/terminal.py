@@ -52,7 +52,11 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     # Cc: escape sequences; Cf other than joiners: marks that reverse the direction of what follows.
-    kept = (c for c in _SPACES.sub(" ", text).strip() if unicodedata.category(c) not in ("Cc", "Cf", "Cs") or c == "\u200d")
+    kept = (
+        c
+        for c in _SPACES.sub(" ", text).strip()
+        if unicodedata.category(c) not in ("Cc", "Cf", "Cs") or c == "\u200d"
+    )
     return "".join(kept)
 
 

@@ -63,6 +63,7 @@ class BaseProvider(ABC):
     _connected: bool = False
     _closing: bool = False
     _depth: int = 0
+    _lost: bool = False
     _sink: ProviderSink | None = None
     _wire_observer: WireObserver | None = None
     _loop: asyncio.AbstractEventLoop | None = None
@@ -256,7 +257,7 @@ class BaseProvider(ABC):
 
     def _emit(self, event_type: EventType, data: dict[str, Any]) -> None:
         if event_type is EventType.CONNECTION_LOST:
-            self._connected = False
+            self._connected, self._lost = False, True
         if self._sink is not None:
             self._sink.provider_event(event_type, data)
         if self.on_event is not None:
@@ -317,7 +318,7 @@ def _wrap_connect(method: _Method) -> _Method:
             raise
         finally:
             self._depth -= 1
-        if self._depth == 0:
+        if self._depth == 0 and not self._lost:
             self._connected = True
 
     return connect

@@ -332,10 +332,8 @@ class _Line:
             busy_s = 0.0 if self._bytes_per_s is None else len(message) / self._bytes_per_s
             self._line_free_at = max(now, self._line_free_at) + busy_s
             delay_s = self._latency.latency_s + self._rng.random() * self._latency.jitter_s
-            arrival = self._line_free_at + delay_s
-            if self._flight:
-                arrival = max(arrival, self._flight[-1][0])
-            self._flight.append((arrival, message))
+            # A message with little jitter waits behind the one before it: only the first of the line is due.
+            self._flight.append((self._line_free_at + delay_s, message))
             self._n_flight += len(message)
             self._update_paused()
 

@@ -382,7 +382,6 @@ class WebSocketTransport(QueuedTransport):
         self._socket.pause_reading()
 
     def _resume_reading(self) -> None:
-        self._heard_at = self._loop.time()  # The silence was ours.
         if not self._gone.done():
             self._socket.resume_reading()
 
@@ -400,7 +399,7 @@ class WebSocketTransport(QueuedTransport):
         self._timer = self._loop.call_later(self._ping_timeout_s, self._check_answer, now)
 
     def _check_answer(self, pinged_at: float) -> None:
-        if self._reading_paused or self._heard_at >= pinged_at:
+        if self._heard_at >= pinged_at:  # Also when reading has paused since: only arriving data does that.
             self._check_silence()
             return
         now = self._loop.time()

@@ -253,9 +253,8 @@ class SimulatedAgent:
 
     def _cut(self, response: Response | None, played_ms: int | None = None) -> None:
         """Ask a response to stop; it ends itself between two messages, so none is sent by half."""
-        if response is None or response.is_over:
-            return
-        response.cut(played_ms)
+        if response is not None and not response.is_over:
+            response.cut(played_ms)
 
     # -- answering ------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class SimulatedAgent:
             self._spoken.popitem(last=False)
         status = "completed"
         limit = self._now.max_output_tokens
-        async for text in response.pieces():
+        while (text := await response.next_piece()) is not None:
             words = list(re.finditer(r"\S+", text))
             if limit is not None and response.n_tokens + len(words) > limit:
                 kept = max(0, limit - response.n_tokens)

@@ -417,9 +417,7 @@ _COMMAND_NAMES: Final = tuple(_TYPES)[: tuple(_TYPES).index("ready")]
 
 COMMANDS: Final[dict[str, type[Message]]] = {name: _TYPES[name] for name in _COMMAND_NAMES}
 """What the client sends, by ``type``."""
-EVENTS: Final[dict[str, type[Message]]] = {
-    name: cls for name, cls in _TYPES.items() if name not in COMMANDS
-}
+EVENTS: Final[dict[str, type[Message]]] = {name: cls for name, cls in _TYPES.items() if name not in COMMANDS}
 """What the server sends, by ``type``."""
 
 _NAMES: Final = {cls: name for name, cls in _TYPES.items()}
@@ -427,8 +425,7 @@ _FIELDS: Final = {
     cls: tuple(field.name for field in attrs.fields(cls) if field.name != "extra") for cls in _NAMES
 }
 _REQUIRED: Final = {
-    cls: tuple(field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING)
-    for cls in _NAMES
+    cls: tuple(field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING) for cls in _NAMES
 }
 
 

@@ -150,6 +150,7 @@ class MockProvider(BaseProvider):
             await self.connection.close()
             raise
         self.emit_event(EventType.CONNECTION_ESTABLISHED, {"session_id": self.session_id})
+        self._warn_detection(self.config)
 
     async def disconnect(self) -> None:
         if self.connection is None or self.connection.closed:
@@ -160,7 +161,8 @@ class MockProvider(BaseProvider):
         await self.connection.close()
 
     async def _dial(self, url: str, deadlines: Deadlines) -> Transport:
-        from voxengine.transport import connect_websocket  # Loads the client library: not for sessions in memory.
+        # Imported here because it loads the client library, which sessions in memory do without.
+        from voxengine.transport import connect_websocket
 
         key = self.config.get("api_key")
         keepalive = self.config.get("reconnect") or Reconnect()
@@ -203,6 +205,7 @@ class MockProvider(BaseProvider):
 
     async def configure_session(self, config: Mapping[str, Any]) -> None:
         await self._send(codec.Configure(settings=_settings(config)))
+        self._warn_detection(config)
 
     async def end_turn(self, respond: bool = True) -> None:
         await self._send(codec.EndTurn(respond=respond))
@@ -227,6 +230,12 @@ class MockProvider(BaseProvider):
 
     async def estimate_cost(self) -> float | None:
         return self._cost if self._cost is not None else 0.0
+
+    def _warn_detection(self, config: Mapping[str, Any]) -> None:
+        turns = config.get("turn_detection")
+        for name in ("eagerness", "idle_timeout_ms"):
+            if getattr(turns, name, None) is not None:
+                self.warn("option_unsupported", f"mock has no turn_detection.{name}; it is without effect.")
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -268,9 +277,7 @@ class MockProvider(BaseProvider):
                 fault = RemoteProtocolError(f"mock: {message.reason}.", provider="mock", recoverable=True)
                 self.emit_event(EventType.ERROR_GENERAL, {"error": fault, "recoverable": True})
             case VendorMessage():
-                self.emit_event(
-                    EventType.VENDOR_EVENT, {"name": message.name, "payload": message.payload}
-                )
+                self.emit_event(EventType.VENDOR_EVENT, {"name": message.name, "payload": message.payload})
             case _:
                 event_type, data = self._translate(message)
                 self.emit_event(event_type, {**message.extra, **data})

@@ -152,7 +152,7 @@ class ScriptRun:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self._random = random.Random(script.seed)
+        self._random: random.Random | None = None  # Made when it is needed: its state is 2.5 kB a session.
         self._n_heard = 0
         self._n_given: dict[int, int] = {}
         # Stable, so exact patterns come first and the rest stay in the order in which they are written.
@@ -180,8 +180,11 @@ class ScriptRun:
         """Return the delay before an answer, with its jitter."""
         script = self.script
         delay_ms = script.delay_ms if answer.delay_ms is None else answer.delay_ms
-        jitter_ms = self._random.uniform(0.0, script.jitter_ms) if script.jitter_ms else 0.0
-        return (delay_ms + jitter_ms) / 1000.0
+        if script.jitter_ms:
+            if self._random is None:
+                self._random = random.Random(script.seed)
+            delay_ms += self._random.uniform(0.0, script.jitter_ms)
+        return delay_ms / 1000.0
 
     def _next(self, key: int, answers: tuple[Answer, ...]) -> Answer:
         n = self._n_given.get(key, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -93,17 +93,16 @@ class Response:
         self._is_complete = is_last
         self._changed.set()
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """Yield the text as it comes. Raises Cut."""
+    async def next_piece(self) -> str | None:
+        """Return the next text, waiting for it; None after the last. Raises Cut."""
         while True:
             self.check()
             if self._pieces:
-                yield self._pieces.popleft()
-            elif self._is_complete:
-                return
-            else:
-                self._changed.clear()
-                await self._changed.wait()
+                return self._pieces.popleft()
+            if self._is_complete:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
 
     def cut(self, played_ms: int | None) -> None:
         """Ask it to stop. The first request that says how much was played counts."""

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxengine.errors import ConfigError
+from voxengine_mock.script import Script, ScriptRun, fill, plain
+
+
+def say(responses: dict[str, Any], *texts: str) -> list[str | None]:
+    run = ScriptRun(Script.from_mapping({"responses": responses}))
+    found = [run.find(text) for text in texts]
+    return [None if f is None else f[0].say for f in found]
+
+
+@pytest.mark.parametrize("text", ["Hello", "hello", "  HELLO!! ", "Hello...", "héllo".replace("é", "e")])
+def test_exact_pattern_ignores_case_punctuation_and_spaces(text: str) -> None:
+    assert say({"Hello": "hi"}, text) == ["hi"]
+
+
+def test_exact_pattern_matches_nothing_but_itself() -> None:
+    assert say({"Hello": "hi"}, "Hello there", "hell", "") == [None, None, None]
+
+
+def test_apostrophes_do_not_count() -> None:
+    assert say({"What's the weather?": "sunny"}, "whats the weather", "What’s the weather") == ["sunny"] * 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("*weather*", "What's the weather today?", True),
+        ("*weather*", "weather", True),
+        ("*weather*", "wether", False),
+        ("tell me * story", "Tell me a long story!", True),
+        ("tell me * story", "please tell me a story", False),
+        ("*", "", True),
+        ("re:my name is (?P<name>\\w+)", "Hi, MY NAME is Ada.", True),
+        ("re:^bye$", "good bye", False),
+    ],
+)
+def test_wildcards_and_regular_expressions(pattern: str, text: str, matches: bool) -> None:
+    assert say({pattern: "yes"}, text) == ["yes" if matches else None]
+
+
+def test_exact_pattern_wins_and_then_the_first_in_the_file() -> None:
+    responses = {"*": "any", "*hello*": "wild", "hello": "exact"}
+
+    assert say(responses, "hello", "hello you") == ["exact", "any"]
+
+
+def test_answers_of_a_list_come_in_turn_and_start_again() -> None:
+    assert say({"hi": ["one", "two"]}, "hi", "hi", "hi") == ["one", "two", "one"]
+
+
+def test_named_groups_are_handed_on() -> None:
+    run = ScriptRun(Script.from_mapping({"responses": {"re:name is (?P<name>\\w+)": "x"}}))
+
+    found = run.find("my name is Ada")
+
+    assert found is not None
+    assert found[1] == {"name": "Ada"}
+
+
+def test_spoken_words_come_in_turn_and_then_by_default() -> None:
+    run = ScriptRun(Script.from_mapping({"hears": ["first words"], "hears_default": "more words"}))
+
+    assert [run.hear(), run.hear(), run.hear()] == ["first words", "more words", "more words"]
+
+
+def test_jitter_follows_the_seed() -> None:
+    def delays(seed: int) -> list[float]:
+        run = ScriptRun(Script.from_mapping({"seed": seed, "jitter_ms": 100, "delay_ms": 50}))
+        return [run.delay_s(run.default()) for _ in range(5)]
+
+    assert delays(1) == delays(1)
+    assert delays(1) != delays(2)
+    assert all(0.05 <= delay <= 0.15 for delay in delays(1))
+
+
+def test_delay_of_an_answer_replaces_the_scripts() -> None:
+    script = Script.from_mapping({"delay_ms": 500, "default": {"say": "x", "delay_ms": 20}})
+    run = ScriptRun(script)
+
+    assert run.delay_s(run.default()) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("It is {result}", 'It is {"sky": "blue", "n": [1, {"a": 2}]}'),
+        ("The sky is {result.sky}", "The sky is blue"),
+        ("{result.n}", '[1, {"a": 2}]'),
+        ("{result.sky.deeper} {result.none} {nobody} {}", "{result.sky.deeper} {result.none} {nobody} {}"),
+        ("{plain.key}", "{plain.key}"),
+    ],
+)
+def test_places_are_filled_and_unknown_ones_stay(template: str, expected: str) -> None:
+    names = {"result": '{"sky": "blue", "n": [1, {"a": 2}]}', "plain": "text"}
+
+    assert fill(template, names) == expected
+
+
+@given(st.text())
+def test_plain_words_are_stable(text: str) -> None:
+    assert plain(plain(text)) == plain(text)
+
+
+def test_file_and_metadata_are_joined_and_metadata_wins(tmp_path: Path) -> None:
+    path = tmp_path / "talk.toml"
+    path.write_text('seed = 3\ndelay_ms = 10\n[responses]\n"hi" = "file"\n"bye" = "file"\n')
+
+    script = Script.from_mapping({"script": str(path), "delay_ms": 99, "responses": {"hi": "metadata"}})
+
+    assert (script.seed, script.delay_ms) == (3, 99.0)
+    run = ScriptRun(script)
+    assert [run.find(text)[0].say for text in ("hi", "bye")] == ["metadata", "file"]  # type: ignore[index]
+
+
+BAD_FILES: list[tuple[str, int | None, str]] = [
+    ("delay_ms = 1\nspede = 2\n", 2, r"spede is not a key of a script\. Did you mean 'seed'\?"),
+    ('delay_ms = "soon"\n', 1, r"delay_ms is str; it takes a number from 0 to 600000 \(ms\)"),
+    ("\n\njitter_ms = -1\n", 3, r"jitter_ms is -1; it takes a number from 0"),
+    ("seed = 1.5\n", 1, r"seed is float; it takes a whole number"),
+    ("pace = 0\n", 1, r"pace is 0; it takes a number from 0\.1"),
+    ('hears = ["one two", ""]\n', 1, r"hears\[1\] is empty"),
+    ('hears = "one"\n', 1, r"hears is str; it takes a list of texts"),
+    ("default = []\n", 1, r"default is an empty list"),
+    ('synthesizer = "siri"\n', 1, r"synthesizer takes one of 'tones', 'espeak'"),
+    ('[responses]\n"a" = "b"\n"?!" = "x"\n', 3, r'responses\."\?!" is a pattern without words'),
+    ('[responses]\n"re:(" = "x"\n', 2, r'responses\."re:\(" is no regular expression'),
+    ('[responses]\n"a" = 5\n', 2, r"responses\.a is int; it takes a text, a table or a list"),
+    ('[responses."a b"]\nsay = "x"\n\n[responses.c]\ntol = "x"\n', 5, r"responses\.c\.tol is not a key"),
+    ("[responses.a]\ndelay_ms = 5\n", 1, r"responses\.a says nothing and calls nothing"),
+    ('[responses.a]\nsay = "x"\nthen = "y"\n', 3, r"responses\.a\.then has no tool beside it"),
+    ('[responses.a]\nsay = "x"\narguments = {}\n', 3, r"responses\.a\.arguments has no tool beside it"),
+    (
+        '[responses.a]\ntool = "t"\ncalls = [{tool = "t"}]\n',
+        3,
+        r"responses\.a\.calls stands beside tool",
+    ),
+    (
+        '[responses.a]\ncalls = [{tool = "t"}, {tol = "x"}]\n',
+        2,
+        r"responses\.a\.calls\[1\]\.tol is not a key",
+    ),
+    ('[responses.a]\ntool = "t"\narguments = 4\n', 3, r"responses\.a\.arguments is int; it takes a table"),
+    (
+        '[responses.a]\ntool = "t"\narguments = {day = 2020-01-01}\n',
+        3,
+        r"responses\.a\.arguments holds a value that JSON cannot carry",
+    ),
+    ('[responses.a]\ntool = ""\n', 2, r"responses\.a\.tool is empty"),
+    ("seed = \n", None, r"is not valid TOML: .*line 1"),
+]
+
+
+@pytest.mark.parametrize(("content", "line", "message"), BAD_FILES)
+def test_error_in_a_file_names_the_file_the_line_and_the_key(
+    content: str, line: int | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.toml"
+    path.write_text(content)
+
+    with pytest.raises(ConfigError) as caught:
+        Script.from_file(path)
+
+    where = r"talk\.toml " if line is None else rf"talk\.toml, line {line}: "
+    assert re.match(where + message, str(caught.value)), str(caught.value)
+
+
+def test_error_in_metadata_names_metadata() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^metadata: respones is not a key of a script. Did you mean 'responses'"
+    ):
+        Script.from_mapping({"respones": {}})
+
+
+def test_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^The script 'none\.toml' cannot be read \(FileNotFoundError\)"):
+        Script.from_mapping({"script": str(tmp_path / "none.toml")})
+
+
+def test_a_file_cannot_point_to_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "talk.toml"
+    path.write_text('script = "other.toml"\n')
+
+    with pytest.raises(ConfigError, match="line 1: script is not a key of a script"):
+        Script.from_file(path)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["responses", "default", "hears", "delay_ms", "seed", "pace", "nonsense", "voice"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=2)
+                | st.dictionaries(
+                    st.sampled_from(["say", "tool", "then", "calls", "arguments", "*", "re:[", "hi"]),
+                    inner,
+                    max_size=3,
+                )
+            ),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_mapping_is_a_script_or_a_config_error(values: dict[str, Any]) -> None:
+    refusal = "metadata: "
+
+    try:
+        Script.from_mapping(values)
+    except ConfigError as error:
+        refusal = str(error)
+
+    assert refusal.startswith("metadata: ")
