@@ -12,7 +12,13 @@ TITLE = "Import"
 ROUNDS = 15
 
 PACKAGE = "import voxengine"
-APPLICATION = "from voxengine import VoiceEngine, VoiceEngineConfig; from voxengine_mock import MockProvider"
+PROVIDER = "import voxengine; from voxengine_mock import MockProvider"
+EVERYTHING = (
+    "from voxengine import VoiceEngine, VoiceEngineConfig; from voxengine_mock import MockProvider; "
+    "import voxengine.transport.websocket"
+)
+ENGINE = "from voxengine import VoiceEngine, VoiceEngineConfig; from voxengine_mock import MockProvider"
+DEPENDENCIES = "import asyncio, attrs, pluggy, websockets.asyncio.client"
 HEAVY = ("numpy", "pyaudio", "websockets.asyncio.client", "websockets.client")
 
 
@@ -29,32 +35,24 @@ def loaded(code: str) -> list[str]:
 
 def run() -> list[Row]:
     """Measure."""
-    rows: list[Row] = []
-    package, application = loaded(PACKAGE), loaded(APPLICATION)
-    ours = [name for name in application if name.partition(".")[0].startswith("voxengine")]
-    others = [name for name in application if name not in ours and not name.startswith("_")]
-    bare = "\n".join(
-        f"try:\n import {name}\nexcept ImportError:\n pass" for name in others if "." not in name
-    )
-    took, base, ratio = paired(lambda: child_cpu_s(APPLICATION), lambda: child_cpu_s(bare), ROUNDS)
-    third_party = {name.partition(".")[0] for name in package} & {
-        "attr",
-        "attrs",
-        "pluggy",
-        "asyncio",
-        "numpy",
-        "websockets",
-    }
-    rows.append(
-        Row("`import voxengine` loads of attrs, pluggy, asyncio, numpy, websockets", len(third_party), "", 0)
-    )
-    rows.append(Row("modules that `import voxengine` loads", len(package), "", 8))
-    heavy = [name for name in application if name in HEAVY]
-    rows.append(Row("numpy, PyAudio or a WebSocket client loaded by engine and provider", len(heavy), "", 0))
-    rows.append(Row("engine and mock provider / bare import of what they need", ratio, "×", 1.4))
-    rows.append(Row("engine and mock provider, CPU of the process", took * 1000, "ms"))
-    rows.append(Row("bare import of what they need, CPU of the process", base * 1000, "ms"))
-    return rows
+    package, provider, engine = loaded(PACKAGE), loaded(PROVIDER), loaded(ENGINE)
+    known = {"attr", "attrs", "pluggy", "asyncio", "numpy", "typing", "websockets"}
+    third_party = {name.partition(".")[0] for name in package} & known
+    heavy = [name for name in {*provider, *engine} if name in HEAVY]
+    took, base, ratio = paired(lambda: child_cpu_s(PROVIDER), lambda: child_cpu_s(DEPENDENCIES), ROUNDS)
+    all_of_it, _, whole = paired(lambda: child_cpu_s(EVERYTHING), lambda: child_cpu_s(DEPENDENCIES), ROUNDS)
+    return [
+        Row("`import voxengine`: loads of " + ", ".join(sorted(known)), len(third_party), "", 0),
+        Row("`import voxengine`: modules", len(package), "", 8),
+        Row("engine and provider: loads of numpy, PyAudio, a WebSocket client", len(heavy), "", 0),
+        Row("`import voxengine` with the mock provider / bare import of the dependencies", ratio, "×", 1.4),
+        Row(
+            "engine, provider and transport, all loaded / the same", whole, "×", 2.6, "paid once, at connect"
+        ),
+        Row("the mock provider", took * 1000, "ms", note="CPU of the process"),
+        Row("engine, provider and transport", all_of_it * 1000, "ms"),
+        Row("the dependencies: asyncio, attrs, pluggy, the websockets client", base * 1000, "ms"),
+    ]
 
 
 if __name__ == "__main__":

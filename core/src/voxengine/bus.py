@@ -133,7 +133,9 @@ class EventBus:
         self._subscriptions: list[Subscription] = []
         self._routes: dict[EventType, tuple[Subscription, ...]] = {}
         self._wanted: dict[EventType, bool] = {}
-        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self._streams: list[
+            weakref.ref[EventStream]
+        ] = []  # A stream that nobody holds any more is forgotten.
         self._pending: deque[_Raw] = deque()
         self._dispatching = False
         self._n_caused = 0
@@ -233,7 +235,7 @@ class EventBus:
         if self._closed:
             stream.end()
         else:
-            self._streams.add(stream)
+            self._streams.append(weakref.ref(stream, self._forget_stream))
         return stream
 
     def wants(self, event_type: EventType) -> bool:
@@ -241,7 +243,7 @@ class EventBus:
         if event_type not in self._wanted:
             named = any(held.event_type == event_type for held in self._subscriptions)
             self._wanted[event_type] = named
-        return self._wanted[event_type] or any(stream.names(event_type) for stream in self._streams)
+        return self._wanted[event_type] or any(stream.names(event_type) for stream in self._open_streams())
 
     @property
     def history(self) -> list[Event]:
@@ -281,7 +283,7 @@ class EventBus:
     async def close(self, *, drain_s: float = 2.0) -> None:
         """End every stream, let coroutine handlers finish what they have within ``drain_s``, and stop them."""
         self._closed = True
-        for stream in list(self._streams):
+        for stream in self._open_streams():
             stream.end()
         current = asyncio.current_task()
         workers = [task for task in self._workers.values() if task is not current]
@@ -331,6 +333,13 @@ class EventBus:
             self._routes[event_type] = route
         return route
 
+    def _forget_stream(self, held: weakref.ref[EventStream]) -> None:
+        if held in self._streams:
+            self._streams.remove(held)
+
+    def _open_streams(self) -> list[EventStream]:
+        return [stream for held in self._streams if (stream := held()) is not None]
+
     def _deliver(self, raw: _Raw) -> None:
         event_type = raw[0]
         self.counts[event_type] = self.counts.get(event_type, 0) + 1
@@ -348,9 +357,9 @@ class EventBus:
             event = _build(raw)
         for subscription in route:
             self._hand_over(subscription, event)
-        for stream in list(self._streams):
+        for stream in self._open_streams():
             if stream.takes(event_type) and not stream.put(event):
-                self._streams.discard(stream)
+                self._streams[:] = [held for held in self._streams if held() is not stream]
 
     def _hand_over(self, subscription: Subscription, event: Event) -> None:
         if not subscription.is_active:

@@ -188,12 +188,9 @@ class Event:
         provider: str = "",
         session_epoch: int = 0,
     ) -> None:
-        held: Mapping[str, Any] = MappingProxyType(dict(data))
-        for value in data.values():
-            if isinstance(value, LazyAudio):
-                held = _AudioData(dict(data))
-                break
-        _set_data(self, held)
+        held = dict(data)
+        is_lazy = type(held.get("audio_data")) is LazyAudio
+        _set_data(self, _AudioData(held) if is_lazy else MappingProxyType(held))
         _set_timestamp(self, timestamp)
         _set_provider(self, provider)
         _set_epoch(self, session_epoch)
@@ -253,7 +250,7 @@ _set_timestamp = Event.__dict__["timestamp"].__set__
 _set_provider = Event.__dict__["provider"].__set__
 _set_epoch = Event.__dict__["session_epoch"].__set__
 
-_CLASSES: Final[dict[EventType, type[Event]]] = {}
+_CLASSES: Final[dict[str, type[Event]]] = {}
 
 
 def raw_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -766,6 +763,9 @@ def event_class(event_type: EventType | str) -> type[Event]:
     Raises:
         UsageError: There is no such type; the list is closed.
     """
+    found = _CLASSES.get(event_type)
+    if found is not None:  # A member, or a str that equals one: they hash alike.
+        return found
     try:
         return _CLASSES[EventType(event_type)]
     except ValueError:

@@ -376,7 +376,7 @@ class Session:
             raise
         except KeyError as error:
             raise ProviderError(
-                f"{self.name} misses {error} in its configuration. Give it as an option of VoiceEngineConfig or in metadata.",
+                f"{self.name} misses {self.scrub(str(error))} in its configuration. Give it as an option of VoiceEngineConfig or in metadata.",
                 provider=self.name,
                 code=ErrorCode.INVALID_REQUEST,
             ) from error

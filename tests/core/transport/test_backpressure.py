@@ -88,8 +88,18 @@ class Gate(QueuedTransport):
         super().__init__(provider="acme", on_wire=None, close_s=1)
         self.written: list[Wire] = []
 
+    @property
+    def n_buffered_bytes(self) -> int:
+        return 0
+
     def _write(self, message: Wire) -> None:
         self.written.append(message)
+
+    def _pause_reading(self) -> None: ...
+
+    def _resume_reading(self) -> None: ...
+
+    async def _shut(self, code: int, reason: str) -> None: ...
 
     def set_paused(self, paused: bool) -> None:
         self._set_paused(paused)

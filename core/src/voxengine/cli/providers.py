@@ -262,7 +262,9 @@ class _Printer:
         self._wrapped(
             ", ".join(f"{number}\xa0{row}" for number, row in enumerate(names_of_rows, 1)), indent=""
         )
-        self._line("`voxengine providers NAME` shows one with its distribution, its limits and its notes.")
+        self._wrapped(
+            "`voxengine providers NAME` adds its distribution, its limits and its notes.", indent=""
+        )
 
     def _legend(self) -> None:
         self._line("")

@@ -86,7 +86,7 @@ class WavSource:
     def _open(cls, path: str) -> WavSource:
         try:
             if path == STDIN:
-                stream: BinaryIO = io.FileIO(sys.stdin.fileno(), closefd=False)  # type: ignore[assignment]
+                stream: Any = io.FileIO(sys.stdin.fileno(), closefd=False)
                 stream.name = name = "standard input"
             else:
                 stream, name = open(path, "rb"), Path(path).name  # noqa: SIM115 - close() closes it

@@ -245,16 +245,20 @@ class _Talk:
         Raises:
             ProviderError: Nothing came, or what came was an error that cannot be recovered from.
         """
-        report = self._report
+        report, session = self._report, self._engine.session
+        # A recogniser owes no answer: what it heard last may be all there is.
+        answers = session is None or session.can("dialogue")
         while True:
             n_events = report.n_events
             try:
-                await self._engine.wait_idle(timeout_s=QUIET_S)
+                await self._engine.wait_idle(timeout_s=QUIET_S if answers else NO_ANSWER_S)
             except ProviderError as error:
-                is_moving = report.is_playing or report.n_events > n_events
-                if error.code is not ErrorCode.TIMEOUT or not is_moving:
+                if error.code is not ErrorCode.TIMEOUT:
                     raise
-                continue
+                if report.is_playing or report.n_events > n_events:
+                    continue
+                if answers or not report.sign.is_set():
+                    raise
             await self._shown()
             if report.failure is not None:
                 raise report.failure

@@ -217,7 +217,8 @@ class RichScreen(Screen):
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(width=LABEL_WIDTH, justify="right", no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(Text(label, style=style), Text(text, style=text_style))
+        styles = (style, text_style) if self.color else ("", "")
+        grid.add_row(Text(label, style=styles[0]), Text(text, style=styles[1]))
         return grid
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Literal, Self
@@ -20,7 +21,7 @@ INBOX_LIMIT = 4 * 2**20
 minute of base64 audio, so that an interruption behind a burst is found by a reader that keeps up."""
 
 
-class QueuedTransport:
+class QueuedTransport(ABC):
     """Base of the transports here. A subclass moves bytes; this class keeps the promises of ``Transport``.
 
     A subclass implements ``_write``, ``_pause_reading``, ``_resume_reading``, ``_shut`` and
@@ -69,8 +70,9 @@ class QueuedTransport:
         return not self._blocked
 
     @property
+    @abstractmethod
     def n_buffered_bytes(self) -> int:
-        raise NotImplementedError
+        """Bytes accepted and not yet handed to the network."""
 
     def __repr__(self) -> str:
         state = f"closed {self._close_code}" if self.closed else "paused" if self._paused else "open"
@@ -223,17 +225,21 @@ class QueuedTransport:
 
     # What a subclass does
 
+    @abstractmethod
     def _write(self, message: Wire) -> None:
-        raise NotImplementedError
+        """Take a message; called only while nothing holds it back."""
 
+    @abstractmethod
     def _pause_reading(self) -> None:
-        raise NotImplementedError
+        """Take no more from the peer for now."""
 
+    @abstractmethod
     def _resume_reading(self) -> None:
-        raise NotImplementedError
+        """Take from the peer again."""
 
+    @abstractmethod
     async def _shut(self, code: int, reason: str) -> None:
-        raise NotImplementedError
+        """Close with the peer, and let go of everything."""
 
 
 class _Turn:

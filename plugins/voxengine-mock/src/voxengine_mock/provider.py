@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.capabilities import FULL, UNSUPPORTED, Capabilities, partial
@@ -30,13 +30,14 @@ from voxengine.errors import (
 from voxengine.events import EventType, LazyAudio
 from voxengine.history import Heard, Item
 from voxengine.providers.base import BaseProvider
-from voxengine.transport import Transport, memory_pair
+from voxengine.transport import Transport
 from voxengine_mock import codec
-from voxengine_mock.agent import SimulatedAgent
 from voxengine_mock.codec import MockCodec, ProtocolFault
 from voxengine_mock.ids import id_factory
-from voxengine_mock.script import Script
 from voxengine_mock.voice import VOICES
+
+if TYPE_CHECKING:
+    from voxengine_mock.script import Script
 
 __all__ = ["MockProvider"]
 
@@ -115,6 +116,7 @@ class MockProvider(BaseProvider):
         self._codec: MockCodec | None = None
         self._ready: asyncio.Future[None] | None = None
         self._settings: dict[str, Any] = {}
+        self._input_format = AudioFormat(24_000)
         self._texts: dict[str, str] = {}
         self._usage: dict[str, Any] = {}
         self._cost: float | None = None
@@ -123,6 +125,8 @@ class MockProvider(BaseProvider):
 
     async def connect(self) -> None:
         """Open the session. Raises ConfigError for a script or an option that is wrong."""
+        from voxengine_mock.script import Script  # With its TOML reader only when a session opens.
+
         metadata = self.config.get("metadata") or {}
         script = Script.from_mapping(metadata, ignore=_OTHER_METADATA)
         settings = {"input_rate": 24_000, "output_rate": 24_000, **_settings(self.config)}
@@ -177,6 +181,10 @@ class MockProvider(BaseProvider):
         )
 
     def _simulate(self, script: Script) -> Transport:
+        # Imported here because a session over a socket needs neither the agent nor its voice.
+        from voxengine.transport import memory_pair
+        from voxengine_mock.agent import SimulatedAgent
+
         client, server = memory_pair(provider="mock", on_wire=self.wire_observer)
 
         async def serve() -> None:
@@ -191,8 +199,16 @@ class MockProvider(BaseProvider):
     # -- the contract ---------------------------------------------------------------------------
 
     async def send_audio(self, audio_data: bytes) -> None:
-        AudioFormat(self._settings.get("input_rate", 24_000)).check_aligned(len(audio_data), "send_audio")
+        self._input_format.check_aligned(len(audio_data), "send_audio")
         await self._send(codec.InputAudio(audio=audio_data))
+
+    def try_send_audio(self, audio_data: bytes) -> bool:
+        if self._codec is None or self.connection is None or not self.connection.writable:
+            return False  # send_audio says why.
+        self._input_format.check_aligned(len(audio_data), "send_audio")
+        (wire,) = self._codec.encode(codec.InputAudio(audio=audio_data))
+        sent: bool = self.connection.send_nowait(wire)
+        return sent
 
     async def send_text(self, text: str) -> None:
         await self._send(codec.InputText(text=text))
@@ -245,6 +261,10 @@ class MockProvider(BaseProvider):
         for wire in self._codec.encode(message):
             await self.connection.send(wire)
 
+    def _adopt(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._input_format = AudioFormat(settings.get("input_rate", 24_000))
+
     async def _read(self, connection: Transport, ends: MockCodec) -> None:
         clock = asyncio.get_running_loop().time
         try:
@@ -262,7 +282,8 @@ class MockProvider(BaseProvider):
         opening = self._ready is not None and not self._ready.done()
         match message:
             case codec.Ready():
-                self.session_id, self._settings = message.session_id, message.settings
+                self.session_id = message.session_id
+                self._adopt(message.settings)
                 if opening and self._ready is not None:
                     self._ready.set_result(None)
             case codec.Error():
@@ -330,7 +351,7 @@ class MockProvider(BaseProvider):
                 self._usage, self._cost = message.usage, message.cost
                 return EventType.USAGE_UPDATED, _fields(message)
             case codec.SettingsChanged():
-                self._settings = message.settings
+                self._adopt(message.settings)
                 return EventType.SESSION_UPDATED, _fields(message)
             case codec.SessionExpiring():
                 return EventType.SESSION_EXPIRING, _fields(message)
