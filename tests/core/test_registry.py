@@ -58,7 +58,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         for module, source in modules.items():
             place.joinpath(f"{module}.py").write_text(textwrap.dedent(source))
         if str(place) not in sys.path:
-            monkeypatch.syspath_prepend(place)
+            sys.path.insert(0, str(place))  # Into the list set above, which goes with the test.
+            importlib.invalidate_caches()
         return place
 
     make("something-else", "3.0", {})
