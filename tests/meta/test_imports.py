@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "journal", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
         "user_turns", "agent_turns",
     ),
-    ("engine", "continuity"),
+    ("engine", "continuity", "lifecycle"),
     ("cli.*", "testing.*", "__main__"),
 )  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_plugin_imports_nothing_that_it_does_not_declare(source: str) -> None:
 
 # What a plug-in gets with the core, and what it may use when its extra is installed.
 SHARED = {"attrs", "numpy", "websockets", "__future__"}
-OPTIONAL = {"voxengine-mock": {"espeakng_loader"}}
+OPTIONAL = {"voxengine-mock": {"espeakng_loader", "trustme"}}
 
 
 # --- The checks themselves --------------------------------------------------------------------------

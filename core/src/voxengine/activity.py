@@ -8,8 +8,8 @@ from typing import Any, Final
 
 __all__ = ["Activity"]
 
-_END_S: Final = 5.0
-"""How long a cancelled task may take to end."""
+_END_S: Final = 12.0
+"""How long a cancelled task may take to end; a session that is being closed takes its deadlines."""
 
 
 class Activity:

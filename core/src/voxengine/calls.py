@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from voxengine.errors import VoxEngineError
 from voxengine.events import EventType
 from voxengine.history import History
 from voxengine.responses import Response, ResponseTracker
@@ -30,6 +30,7 @@ class ToolCalls:
         start: Starts a task that the engine owns.
         report: Emits an error that no caller waits for.
         changed: Called when a call has been settled.
+        new_id: Makes ids for calls whose own is another session's already.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ToolCalls:
         start: Callable[[Coroutine[Any, Any, None], str], object],
         report: Callable[[Session | None, Exception], None],
         changed: Callable[[], None],
+        new_id: Callable[[str], str],
     ) -> None:
         self._runner = runner
         self._history = history
@@ -49,40 +51,51 @@ class ToolCalls:
         self._start = start
         self._report = report
         self._changed = changed
-        self._seen: set[str] = set()
+        self._new_id = new_id
+        self._seen: set[tuple[int, str]] = set()
+        self._used: set[str] = set()
         self.owner: Session | None = None
         """The session whose calls are answered."""
         self.n_open = 0
         """Calls whose result has not been handed over."""
 
-    def is_known(self, call_id: str) -> bool:
-        """Return whether the call was made before, by whichever session."""
-        return call_id in self._seen
+    def is_known(self, session: Session, call_id: str) -> bool:
+        """Return whether the session made the call before."""
+        return (session.epoch, call_id) in self._seen
 
     def invoke(self, session: Session, response: Response | None, data: dict[str, Any]) -> None:
         """Take a FUNCTION_CALL_INVOKED of a provider."""
-        call_id, name = str(data["call_id"]), str(data["name"])
-        self._seen.add(call_id)
+        theirs, name = str(data["call_id"]), str(data["name"])
+        self._seen.add((session.epoch, theirs))
+        call_id = theirs
+        while call_id in self._used:  # Services count their calls anew in each session.
+            call_id = self._new_id("call")
+        self._used.add(call_id)
         arguments = data.get("arguments") or {}
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments), default=str)
+        data["arguments"] = _decoded(arguments)
         response_id = response.id if response is not None else ""
         self._history.add_tool_call(call_id, name, text, response_id=response_id, provider=session.name)
+        data["call_id"] = call_id
         if response is not None:
             data["response_id"] = response.id
         self._emit(EventType.FUNCTION_CALL_INVOKED, data, session)
         self.n_open += 1
-        self._start(self._run(session, call_id, name, arguments), f"tool {name}")
+        self._start(self._run(session, call_id, theirs, name, arguments), f"tool {name}")
 
-    async def _run(self, session: Session, call_id: str, name: str, arguments: Any) -> None:
+    async def _run(self, session: Session, call_id: str, theirs: str, name: str, arguments: Any) -> None:
         try:
             outcome = await self._runner().run(call_id, name, arguments)
-            self._history.add_tool_result(call_id, outcome.output, is_error=outcome.is_error)
+            if any(call.call_id == call_id for call in self._history.open_calls()):
+                self._history.add_tool_result(call_id, outcome.output, is_error=outcome.is_error)
             if self.owner is not session or not session.is_ready:
                 return  # The session that asked is gone; the result goes over in the history.
             self._responses.input("tool", is_request=True)
-            await session.call("send_tool_result", call_id, outcome.output, outcome.is_error)
-        except asyncio.CancelledError:
-            raise
+            try:
+                await session.call("send_tool_result", theirs, outcome.output, outcome.is_error)
+            except VoxEngineError:
+                self._responses.request_failed()
+                raise
         except Exception as error:
             self._report(session, error)
         finally:
@@ -93,3 +106,13 @@ class ToolCalls:
         """Take an event of the runner; the provider's own invocation event was passed on already."""
         if event_type is not EventType.FUNCTION_CALL_INVOKED:
             self._emit(event_type, dict(data))
+
+
+def _decoded(arguments: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(arguments, str):
+        try:
+            value = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+    return arguments

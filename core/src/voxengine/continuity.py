@@ -16,18 +16,26 @@ from voxengine.audio.format import AudioFormat
 from voxengine.capabilities import Support
 from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig, profile_names
 from voxengine.conversation import Conversation
-from voxengine.errors import CapabilityMissing, ConfigError
+from voxengine.errors import CapabilityMissing, ConfigError, ConnectionLost, ProviderError
 from voxengine.events import EventType
 from voxengine.history import Projection
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.sender import InputSender
-from voxengine.session import Session, missing_dialogue
+from voxengine.session import CLOSE_DEADLINE_S, Session, choose_format, missing_dialogue
 from voxengine.taps import Taps
 from voxengine.threads import in_thread
+from voxengine.turns import endpointing_silence_ms
 
-__all__ = ["Continuity", "carried_over", "engine_fields_kept", "find_target", "refuse_planned"]
+__all__ = [
+    "Continuity",
+    "carried_over",
+    "engine_fields_kept",
+    "find_target",
+    "refuse_planned",
+    "supported_detection",
+]
 
 _TURN_WAIT_S: Final = 30.0
 """How long a switch between unlike rates waits for the end of the user's turn."""
@@ -87,8 +95,18 @@ _ENGINE_FIELDS: Final = (
 )
 
 
-def engine_fields_kept(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineConfig:
-    """Return the configuration in force after a switch: what belongs to the engine stays."""
+def engine_fields_kept(
+    old: VoiceEngineConfig, new: VoiceEngineConfig, *, formats: bool = False
+) -> VoiceEngineConfig:
+    """Return the configuration in force after a switch: what belongs to the engine stays.
+
+    Args:
+        formats: Keep the formats too where they were set; while no session has fixed them.
+    """
+    if formats:
+        for name in ("input_format", "output_format"):
+            if getattr(old, name) is not None:
+                new = attrs.evolve(new, **{name: getattr(old, name)})
     return attrs.evolve(new, **{name: getattr(old, name) for name in _ENGINE_FIELDS})
 
 
@@ -113,6 +131,8 @@ class Continuity:
         self._epoch = 0
         self.on_input_ready: Callable[[Session], object] | None = None
         """Told when a session becomes the input's owner."""
+        self.settling: asyncio.Task[None] | None = None
+        """What is left to do after the latest move."""
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -144,7 +164,6 @@ class Continuity:
             conversation.fix_formats(source, target)
         assert conversation.clock is not None
         session.settings["playback"] = conversation.clock.name
-        self._metrics.sessions.append(SessionMetrics(session.name, session.epoch, session.latency_ms))
         return session
 
     def _make(self, cls: type[BaseProvider], config: VoiceEngineConfig) -> Session:
@@ -156,7 +175,16 @@ class Continuity:
         elif config.mode == "big":
             values["transcription"] = True
         provider_config = config.for_provider(**values)
-        detection = _detection(cls, provider_config, config.turn_detection)
+        try:
+            self._settle_formats(cls, provider_config)
+            detection = supported_detection(cls, provider_config, config.turn_detection)
+        except Exception as error:
+            raise ProviderError(
+                f"{config.provider}: capabilities_for() failed with {type(error).__name__}. "
+                "This is a fault in the provider's package.",
+                provider=config.provider,
+                recoverable=False,
+            ) from error
         provider_config["turn_detection"] = detection
         session = Session(
             config.provider, cls, provider_config, epoch=self._epoch, owner=self._owner, taps=self._taps
@@ -175,6 +203,28 @@ class Continuity:
                 "fallbacks serve switch_provider(name); moving to them by itself is not built yet.",
             )
         return session
+
+    def _settle_formats(self, cls: type[BaseProvider], config: ProviderConfig) -> None:
+        """Tell the provider the formats that it will really be given.
+
+        What was asked for if it has that; for a session that takes over, the engine's; else its own.
+        """
+        conversation = self._conversation
+        offered = cls.capabilities_for(config)
+        own: dict[str, AudioFormat] = {}
+        if conversation.user.journal is not None:
+            own = {
+                "input_format": conversation.user.journal.format,
+                "output_format": conversation.output_format,
+            }
+        for name, formats in (
+            ("input_format", offered.input_formats),
+            ("output_format", offered.output_formats),
+        ):
+            if name in config:
+                config[name] = choose_format(formats, config[name])
+            elif own.get(name) in formats:
+                config[name] = own[name]
 
     def _warn_unsupported(self, session: Session, cls: type[BaseProvider], config: VoiceEngineConfig) -> None:
         if cls.options is None:
@@ -208,49 +258,81 @@ class Continuity:
     # -- taking over ------------------------------------------------------------------------------
 
     async def take_over(
-        self, old: Session | None, old_name: str, config: VoiceEngineConfig, reason: str, *, degrade: bool
-    ) -> Session:
-        """Open a session for ``config`` and move the conversation to it.
+        self,
+        old: Session | None,
+        config: VoiceEngineConfig,
+        names: tuple[str, str],
+        *,
+        degrade: bool,
+        adopt: Callable[[Session], None],
+    ) -> None:
+        """Open a session for ``config`` and move the conversation to it. Nothing of the move can be cancelled.
+
+        Args:
+            old: The session in force, or the one that was lost.
+            config: For the next.
+            names: The provider before, and the reason.
+            degrade: Accept a provider without dialogue in the place of one with it.
+            adopt: Called when the next session is in force.
 
         Raises:
             ProviderError: The next could not be opened; ``old`` stays in force.
         """
         conversation = self._conversation
-        data = {"from_provider": old_name, "to_provider": config.provider, "reason": reason}
+        data = {"from_provider": names[0], "to_provider": config.provider, "reason": names[1]}
         conversation.emit(EventType.PROVIDER_SWITCHING, dict(data))
         session = await self.open(config, instead_of=old, degrade=degrade)
         try:
-            if old is not None and old.is_ready and old.input_format != session.input_format:
+            if old is not None and old.input_format != session.input_format:
                 await self._wait_for_turn_end(old)
             # Open tool calls are settled first, so that their results go over in the history.
             await conversation.activity.wait_while(
                 lambda: conversation.calls.n_open > 0, config.tool_timeout_s
             )
             projection = await self._load_history(session)
+            if not session.is_ready:
+                raise ConnectionLost(
+                    f"{session.name} ended the session before it took over. The one before stays.",
+                    provider=session.name,
+                )
         except BaseException:
             await session.close()
             raise
-        loop = asyncio.get_running_loop()
-        gap_started = loop.time()
+        self._move(old, session, config, {**data, "context": projection.description}, adopt)
+
+    def _move(
+        self,
+        old: Session | None,
+        session: Session,
+        config: VoiceEngineConfig,
+        data: dict[str, Any],
+        adopt: Callable[[Session], None],
+    ) -> None:
+        """Give input and output to a session, in one step; what is left to do goes on in ``settling``."""
+        conversation = self._conversation
+        gap_s = 0.0
+        if old is not None and old.ended_at is not None:
+            gap_s = asyncio.get_running_loop().time() - old.ended_at
         start = self._replay_from(old, session)
         if old is not None and old.sender is not None:
-            await old.sender.close()
-        conversation.end_response("switch")
+            old.sender.stop()
+        conversation.end_responses("switch")
+        needs_end = conversation.user.turn_end is not None
         replayed = self.attach_input(session, config, start)
         conversation.output_owner = session
-        gap_ms = round((loop.time() - gap_started) * 1000)
-        if session.sender is not None:
-            session.sender.kick()
-        context = projection.description
-        conversation.emit(
-            EventType.PROVIDER_SWITCHED,
-            {**data, "gap_ms": gap_ms, "replayed_ms": replayed, "context": context},
-            session,
-        )
-        await self._repeat_requests(session)
-        if old is not None:
-            await self.retire(old, "switch")
-        return session
+        adopt(session)
+        assert session.sender is not None
+        session.sender.kick()
+        values = {**data, "gap_ms": round(gap_s * 1000), "replayed_ms": replayed}
+        conversation.emit(EventType.PROVIDER_SWITCHED, values, session)
+        self.settling = conversation.activity.start(self._settle(old, session, needs_end), "switch")
+
+    async def _settle(self, old: Session | None, session: Session, needs_end: bool) -> None:
+        try:
+            await self._repeat_requests(session, needs_end)
+        finally:
+            if old is not None:
+                await self.retire(old, "switch")
 
     def attach_input(self, session: Session, config: VoiceEngineConfig, start: int) -> int:
         """Make a session the owner of the input from a journal index on; return the replayed milliseconds."""
@@ -263,98 +345,126 @@ class Continuity:
             chunk_ms=config.chunk_ms,
             group_ms=config.group_ms,
         )
-        kind = session.config["turn_detection"].kind
-        conversation.user.journal.vendor_decides = kind in ("server", "semantic")
         conversation.user.owner = session
+        self._metrics.sessions.append(SessionMetrics(session.name, session.epoch, session.latency_ms))
+        self.detection_changed(session)
+        return conversation.user.journal.ms(conversation.user.journal.end - start)
+
+    def detection_changed(self, session: Session) -> None:
+        """Follow the turn detection of the session that owns the input."""
+        journal = self._conversation.user.journal
+        assert journal is not None
+        journal.vendor_decides = session.config["turn_detection"].kind in ("server", "semantic")
         if self.on_input_ready is not None:
             self.on_input_ready(session)
-        return conversation.user.journal.ms(conversation.user.journal.end - start)
 
     async def retire(self, session: Session, reason: str) -> None:
         """Close a session, keep its usage, and emit its one ending if it has had none."""
-        was_ready = session.is_ready
-        await self.note_usage(session)
-        duration = session.age_s
-        let_go = await session.close()
-        for held in self._metrics.sessions:
-            if held.epoch == session.epoch:
+        try:
+            await self.note_usage(session, CLOSE_DEADLINE_S)
+        finally:
+            was_ready, duration = session.is_ready, session.age_s
+            await session.close()
+            held = self._metrics.of(session.epoch)
+            if held is not None:
                 held.duration_s = duration
-        conversation = self._conversation
-        if was_ready:
-            data = {"reason": reason, "duration_s": duration}
-            conversation.emit(EventType.CONNECTION_CLOSED, data, session)
-        if not let_go:
-            self._warn(
-                session,
-                "disconnect_timeout",
-                f"{session.name} did not disconnect in time and was abandoned; a socket of it may stay open.",
-            )
-        conversation.history.release(session.epoch)
+            conversation = self._conversation
+            if was_ready:
+                data = {"reason": reason, "duration_s": duration}
+                conversation.emit(EventType.CONNECTION_CLOSED, data, session)
+            conversation.history.release(session.epoch)
 
-    async def note_usage(self, session: Session) -> None:
+    async def note_usage(self, session: Session, limit_s: float | None = None) -> None:
         """Keep the latest usage and cost of a session, as far as it still says."""
         conversation = self._conversation
         usage, cost = conversation.usage.get(session.epoch), None
         if session.is_ready:
             try:
-                usage = await session.call("get_usage") or usage
-                cost = await session.call("estimate_cost")
+                async with asyncio.timeout(limit_s):
+                    usage = await session.call("get_usage") or usage
+                    cost = await session.call("estimate_cost")
+            except TimeoutError:
+                pass  # It is being closed; what is known must do.
             except Exception as error:
                 conversation.report(session, error)
-        for held in self._metrics.sessions:
-            if held.epoch == session.epoch:
-                held.usage = usage if usage is not None else held.usage
-                held.cost = cost if cost is not None else held.cost
+        held = self._metrics.of(session.epoch)
+        if held is not None:
+            held.usage = usage if usage is not None else held.usage
+            held.cost = cost if cost is not None else held.cost
 
     # -- inside -----------------------------------------------------------------------------------
 
     async def _load_history(self, session: Session) -> Projection:
         conversation = self._conversation
-        without = conversation.user.unanswered_items()
-        projection = conversation.history.project(session.capabilities, without=without)
+        user, history = conversation.user, conversation.history
+        projection = history.project(session.capabilities, without=user.unanswered_items())
         if projection.items:
             await session.call("load_history", projection.items)
+        told = {item.id for item in projection.items}
+        while session.can("items"):  # What was said meanwhile.
+            projection = history.project(session.capabilities, without=user.unanswered_items())
+            later = [item for item in projection.items if item.id not in told]
+            if not later:
+                break
+            told.update(item.id for item in later)
+            for item in later:
+                await session.call("send_item", item)
         return projection
 
     async def _wait_for_turn_end(self, old: Session) -> None:
-        user = self._conversation.user
         await self._conversation.activity.wait_while(
-            lambda: old.is_ready and (user.is_speaking or user.turn_end is not None), _TURN_WAIT_S
+            lambda: old.is_ready and self._in_turn(old), _TURN_WAIT_S
         )
+
+    def _in_turn(self, old: Session) -> bool:
+        user = self._conversation.user
+        if old.config["turn_detection"].kind == "manual":
+            return user.has_open_turn
+        return user.is_speaking or user.turn_end is not None
 
     def _replay_from(self, old: Session | None, session: Session) -> int:
         """Return the journal index from which the next session hears the user."""
-        conversation = self._conversation
-        assert conversation.user.journal is not None
-        if (
-            old is not None
-            and old.input_format != session.input_format
-            and old.is_ready
-            and old.sender is not None
-        ):
-            return max(old.sender.cursor, conversation.user.journal.start)
-        return conversation.user.open_turn_start()
+        user = self._conversation.user
+        assert user.journal is not None
+        if old is None or old.sender is None or old.input_format == session.input_format:
+            return user.open_turn_start()
+        if not old.is_ready or self._in_turn(old):
+            return user.open_turn_start()  # The turn did not end in time, or cannot end any more.
+        return max(old.sender.cursor, user.journal.start)
 
-    async def _repeat_requests(self, session: Session) -> None:
-        """Ask again for what no output has answered: text turns, and a spoken turn that was closed by hand."""
+    async def _repeat_requests(self, session: Session, needs_end: bool) -> None:
+        """Ask again for what no output has answered: text turns, or a spoken turn that had ended."""
         conversation = self._conversation
         texts = list(conversation.user.unanswered_texts.values())
-        for text in texts:
-            conversation.responses.input("text", is_request=True)
-            await session.call("send_text", text)
+        try:
+            for text in texts:
+                conversation.responses.input("text", is_request=True)
+                await session.call("send_text", text)
+            if needs_end and not texts:
+                await self._end_turn_again(session)
+        except Exception as error:
+            conversation.responses.request_failed()
+            conversation.report(session, error)
+
+    async def _end_turn_again(self, session: Session) -> None:
+        assert session.sender is not None
         kind = session.config["turn_detection"].kind
-        if conversation.user.turn_end is not None and session.sender is not None and not texts:
-            await session.sender.flush()
-            if kind in ("client", "manual") and session.can("client_turn_detection"):
-                conversation.responses.input("audio", is_request=True)
-                await session.call("end_turn", True)
+        if kind not in ("client", "manual") or not session.can("client_turn_detection"):
+            # The silence in which the turn ended may not have been the user's, or not have come yet.
+            await session.sender.inject_silence(endpointing_silence_ms(session))
+            return
+        await session.sender.flush()
+        self._conversation.responses.input("audio", is_request=True)
+        await session.call("end_turn", True)
 
 
 def _load_resampler() -> None:
     import numpy  # noqa: F401 - loaded here, in a thread, so that the first chunk does not wait for it
 
 
-def _detection(cls: type[BaseProvider], config: ProviderConfig, wanted: TurnDetection) -> TurnDetection:
+def supported_detection(
+    cls: type[BaseProvider], config: ProviderConfig, wanted: TurnDetection
+) -> TurnDetection:
     """Return the turn detection in force: a kind that the provider is known not to have moves to the client."""
     rows = {"server": "server_turn_detection", "semantic": "semantic_turn_detection"}
     row = rows.get(wanted.kind)

@@ -10,31 +10,27 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from voxengine.activity import Activity
+from voxengine.agent_turns import AgentTurns
 from voxengine.audio.format import AudioFormat
-from voxengine.audio.playback import ExternalClock, NullClock, PlaybackClock
+from voxengine.audio.playback import PlaybackClock
 from voxengine.bus import EventBus
 from voxengine.calls import ToolCalls
 from voxengine.config import VoiceEngineConfig
 from voxengine.errors import ProviderError
-from voxengine.events import EventType, LazyAudio
-from voxengine.history import Change, Heard, History, Item, heard_from_marks
+from voxengine.events import EventType
+from voxengine.history import Change, Heard, History, Item
 from voxengine.metrics import Metrics
-from voxengine.output import OutputFormatter
 from voxengine.responses import Response, ResponseTracker
 from voxengine.session import Session, error_event
 from voxengine.taps import Taps
-from voxengine.user_turns import UserTurns, extend_text
+from voxengine.user_turns import UserTurns
 
 if TYPE_CHECKING:
     from voxengine.tools import ToolRunner
 
 __all__ = ["Conversation", "Interruption"]
 
-_CHARS_PER_S: Final = 18.0
-"""How fast speech gets through text; text that runs further ahead of its audio was not heard."""
 _OUTPUT_EVENTS: Final = frozenset(
     {
         EventType.TEXT_OUTPUT,
@@ -81,19 +77,6 @@ class Interruption:
         return self.heard
 
 
-@attrs.define(eq=False)
-class _AgentItem:
-    """An item of the agent while it can still be heard."""
-
-    id: str
-    vendor_id: str | None
-    response: Response
-    text: str = ""
-    received_ms: float = 0.0
-    marks: list[tuple[str, int]] = attrs.field(factory=list)
-    is_final: bool = False
-
-
 class Conversation:
     """The one state machine between sessions and application. Loop thread only."""
 
@@ -110,23 +93,27 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._bus = bus
-        self._taps = taps
         self.history = history
         history.on_change = self.history_changed
         self.metrics = metrics
         self.activity = Activity()
         self.responses = ResponseTracker(self._loop, new_id, self._ended_by_inference)
-        self.clock: PlaybackClock | None = None
+        self.agent = AgentTurns(history, self.responses, taps, self.emit)
         self._output_owner: Session | None = None
         self.user = UserTurns(history, self.responses, metrics, self.emit, self._floor, self._loop.time)
         self.calls = ToolCalls(
-            tools, history, self.responses, self.emit, self.activity.start, self.report, self.activity.touch
+            tools,
+            history,
+            self.responses,
+            self.emit,
+            self.activity.start,
+            self.report,
+            self.activity.touch,
+            new_id,
         )
         self.usage: dict[int, Mapping[str, Any]] = {}
         """Latest usage by session epoch."""
         self._role = ""
-        self._output: OutputFormatter | None = None
-        self._items: dict[str, _AgentItem] = {}
         self._handlers: dict[EventType, Callable[[Session, dict[str, Any]], None]] = {
             EventType.TEXT_OUTPUT: self._text_output,
             EventType.AUDIO_OUTPUT_CHUNK: self._audio_output,
@@ -148,11 +135,12 @@ class Conversation:
     def fix_formats(self, input_format: AudioFormat, output_format: AudioFormat) -> None:
         """Fix the engine's formats at the first successful connect."""
         self.user.open_journal(input_format, self._config.journal_s)
-        self._output = OutputFormatter(output_format)
-        if self._config.playback == "external":
-            self.clock = ExternalClock(output_format, self)
-        else:
-            self.clock = NullClock(output_format, self, self._loop)
+        self.agent.open_clock(output_format, self._config.playback, self._loop)
+
+    @property
+    def clock(self) -> PlaybackClock | None:
+        """Says how much was played; made at the first connect."""
+        return self.agent.clock
 
     @property
     def output_owner(self) -> Session | None:
@@ -162,12 +150,12 @@ class Conversation:
     @output_owner.setter
     def output_owner(self, session: Session) -> None:
         self._output_owner = self.calls.owner = session
+        self.responses.new_owner()
 
     @property
     def output_format(self) -> AudioFormat:
         """What AUDIO_OUTPUT_CHUNK carries."""
-        assert self._output is not None
-        return self._output.format
+        return self.agent.output.format
 
     def emit(self, event_type: EventType, data: dict[str, Any], session: Session | None = None) -> None:
         """Deliver an event under the name and epoch of a session (the output's owner by default)."""
@@ -199,7 +187,10 @@ class Conversation:
         current = self.responses.current
         if current is not None and current.is_inferred:
             self._ended_by_inference(current)
-            self.responses.finish(current)
+        elif current is not None and current.vendor_id == vendor_id:
+            if vendor_id is not None:
+                return  # Said twice.
+            self._finish(current, session, {"status": "incomplete"})
         response = self.responses.start(vendor_id, session.epoch, data.get("trigger"))
         if response.is_refused:
             # It answers a request that was interrupted before anything came.
@@ -215,8 +206,12 @@ class Conversation:
             session,
         )
 
-    def _for_output(self, session: Session, data: dict[str, Any], kind: str) -> Response | None:
-        """Return the response that an output belongs to; None when it is refused."""
+    def _for_output(self, session: Session, data: dict[str, Any], kind: str = "") -> Response | None:
+        """Return the response that an output belongs to; None when it is refused.
+
+        Args:
+            kind: ``text`` or ``audio``; a tool call is neither and answers nothing yet.
+        """
         response, is_new = self.responses.for_output(
             data.get("response_id"), session.epoch, has_boundaries=session.has_boundaries
         )
@@ -225,11 +220,13 @@ class Conversation:
             return None
         if is_new:
             self._announce(response, session, {})
-        if not response.has_output:
-            response.has_output = True
+        response.has_output = True
+        if kind and not response.is_answer:
+            response.is_answer = True
             self.user.answered(session, response.trigger)
             self._floor("agent", session)
-        self.metrics.output(kind, self._loop.time())
+        if kind and response.trigger != "say":
+            self.metrics.output(kind, self._loop.time())
         return response
 
     def _text_output(self, session: Session, data: dict[str, Any]) -> None:
@@ -237,59 +234,32 @@ class Conversation:
             self.user.recognised(session, data)
             return
         response = self._for_output(session, data, "text")
-        if response is None:
-            return
-        item = self._agent_item(session, response, data.get("item_id"), data.get("text"))
-        text, delta = extend_text(item.text, data)
-        item.text = text
-        is_partial = bool(data.get("is_partial", False))
-        item.is_final = not is_partial
-        self.history.set_agent_text(item.id, text)
-        data.update(text=text, delta=delta, is_partial=is_partial, response_id=response.id, item_id=item.id)
-        self.emit(EventType.TEXT_OUTPUT, data, session)
+        if response is not None:
+            item = self.agent.item(session, response, data.get("item_id"), data.get("text"))
+            self.agent.take_text(session, item, data)
 
     def _audio_output(self, session: Session, data: dict[str, Any]) -> None:
-        assert self._output is not None
-        assert self.clock is not None
         response = self._for_output(session, data, "audio")
-        if response is None:
-            return
-        item = self._agent_item(session, response, data.get("item_id"), None)
-        rate = data.get("sample_rate") or session.output_format.sample_rate
-        source = AudioFormat(rate, data.get("channels") or 1)
-        audio = self._output.take(item.id, data.get("audio_data", b""), source)
-        self._deliver_audio(session, item, audio, data)
-
-    def _deliver_audio(
-        self, session: Session, item: _AgentItem, audio: bytes | LazyAudio, data: dict[str, Any]
-    ) -> None:
-        assert self._output is not None
-        assert self.clock is not None
-        if self._taps.has("on_output"):
-            kept = self._taps.filter_output(audio if isinstance(audio, bytes) else audio.pcm())
-            if kept is None:
-                return
-            audio = kept
-        n_bytes = len(audio) if isinstance(audio, bytes) else audio.n_bytes
-        if not n_bytes:
-            return
-        audio_format = self._output.format
-        item.received_ms += audio_format.duration_ms(n_bytes)
-        self.clock.write(item.id, audio_format.n_frames(n_bytes))
-        data.update(
-            audio_data=audio,
-            sample_rate=audio_format.sample_rate,
-            channels=audio_format.channels,
-            response_id=item.response.id,
-            item_id=item.id,
-        )
-        self.emit(EventType.AUDIO_OUTPUT_CHUNK, data, session)
+        if response is not None:
+            item = self.agent.item(session, response, data.get("item_id"), None)
+            self.agent.take_audio(session, item, data)
 
     def _response_completed(self, session: Session, data: dict[str, Any]) -> None:
+        response = self._told_end(session, data)
+        if response is not None:
+            self._finish(response, session, {**data, "status": data.get("status") or "completed"})
+
+    def _told_end(self, session: Session, data: dict[str, Any]) -> Response | None:
+        """Return the response that the provider ends; None when it has ended for us."""
         response = self.responses.find(data.get("response_id"), session.epoch)
-        if response is None or response.is_ended or response.is_refused:
-            return
-        self._finish(response, session, {**data, "status": data.get("status") or "completed"})
+        if response is None:
+            return None
+        self.responses.told_end(response)
+        if response.is_ended or response.is_refused:
+            return None
+        if not response.has_output:
+            self.user.not_answered()
+        return response
 
     def _ended_by_inference(self, response: Response) -> None:
         if self.output_owner is not None:
@@ -297,62 +267,33 @@ class Conversation:
 
     def _finish(self, response: Response, session: Session, data: dict[str, Any]) -> None:
         self.responses.finish(response)
-        self._finish_items(response, session, "completed" if data["status"] != "incomplete" else "incomplete")
-        self.metrics.output("complete", self._loop.time())
+        is_whole = data["status"] in ("completed", "inferred")
+        self.agent.finish(response, session, "completed" if is_whole else "incomplete")
+        if response.trigger != "say":
+            self.metrics.output("complete", self._loop.time())
         self.emit(EventType.RESPONSE_COMPLETED, {**data, "response_id": response.id}, session)
 
     def _response_cancelled(self, session: Session, data: dict[str, Any]) -> None:
-        response = self.responses.find(data.get("response_id"), session.epoch)
-        if response is None or response.is_ended or response.is_refused:
-            return
-        # The vendor stopped by itself: what was received still plays.
+        response = self._told_end(session, data)
+        if response is not None:
+            # The vendor stopped by itself: what was received still plays.
+            self._end(response, session, {"reason": "vendor", **data})
+
+    def _end(self, response: Response, session: Session, data: dict[str, Any]) -> None:
+        """End a response early; what was received of it still plays."""
         self.responses.finish(response)
-        items = self._finish_items(response, session, "incomplete")
-        played = sum(self.clock.played_ms(item.id) for item in items) if self.clock is not None else 0
+        played = self.agent.finish(response, session, "incomplete")
         values = {"heard_ms": played, "heard_text": None, "heard_is_estimated": True}
-        self.emit(
-            EventType.RESPONSE_CANCELLED,
-            {**values, "reason": "vendor", **data, "response_id": response.id},
-            session,
-        )
-
-    def _finish_items(self, response: Response, session: Session, status: Any) -> list[_AgentItem]:
-        assert self._output is not None
-        assert self.clock is not None
-        items = [item for item in self._items.values() if item.response is response]
-        for item in items:
-            tail = self._output.finish(item.id)
-            if tail:
-                self._deliver_audio(session, item, tail, {})
-            self.history.finish_agent(item.id, status)
-            self.clock.finish(item.id)
-        return items
-
-    def _agent_item(
-        self, session: Session, response: Response, vendor_id: str | None, text: str | None
-    ) -> _AgentItem:
-        item_id = response.item_ids.get(vendor_id)
-        held = self._items.get(item_id) if item_id is not None else None
-        is_anonymous = response.is_inferred and vendor_id is None
-        if held is not None and is_anonymous and held.is_final and text and not text.startswith(held.text):
-            held = None  # A provider without ids that wrote a finished text writes the next one.
-        if held is None:
-            new_id = self.history.start_agent(response.id, provider=session.name).id
-            if vendor_id is not None:
-                self.history.bind(vendor_id, new_id, session.epoch)
-            held = _AgentItem(new_id, vendor_id, response)
-            response.item_ids[vendor_id] = new_id
-            self._items[new_id] = held
-        return held
+        self.emit(EventType.RESPONSE_CANCELLED, {**values, **data, "response_id": response.id}, session)
 
     def _speech_mark(self, session: Session, data: dict[str, Any]) -> None:
         response = self.responses.find(data.get("response_id"), session.epoch)
         if response is None or response.is_refused:
             return
-        item_id = response.item_ids.get(data.get("item_id"))
-        item = self._items.get(item_id) if item_id is not None else None
+        data["response_id"] = response.id
+        item = self.agent.find(response, data.get("item_id"))
         if item is not None:
-            data.update(item_id=item.id, response_id=response.id)
+            data["item_id"] = item.id
             if data.get("kind") == "word" and isinstance(data.get("at_ms"), int):
                 item.marks.append((str(data.get("value", "")), data["at_ms"]))
         self.emit(EventType.SPEECH_MARK, data, session)
@@ -397,16 +338,11 @@ class Conversation:
             message = f"{session.name} called a tool without a name or a call_id; the call was passed over."
             self.emit(EventType.WARNING, {"code": "function_call_without_id", "message": message}, session)
             return
-        if self.calls.is_known(str(data["call_id"])):
+        if self.calls.is_known(session, str(data["call_id"])):
             return
-        response = self.responses.find(data.get("response_id"), session.epoch)
-        if response is not None and response.is_refused:
-            self.metrics.dropped_outputs += 1
-            return
-        if response is not None and not response.has_output:
-            response.has_output = True
-            self.user.answered(session, response.trigger)
-        self.calls.invoke(session, response, data)
+        response = self._for_output(session, data)
+        if response is not None:
+            self.calls.invoke(session, response, data)
 
     def history_changed(self, kind: Change, item: Item) -> None:
         """Tell the session of an item that the application added; other changes reach the next session."""
@@ -433,9 +369,7 @@ class Conversation:
     @property
     def is_audible(self) -> bool:
         """Whether an answer is being made, is playing or waits to be played."""
-        return self.responses.current is not None or (
-            self.clock is not None and self.clock.current is not None
-        )
+        return self.responses.current is not None or self.agent.is_audible
 
     def interrupt(self, reason: str) -> Interruption:
         """Silence the output now, settle what was heard, and tell the provider in a task."""
@@ -443,73 +377,38 @@ class Conversation:
         pending = self.responses.awaiting > 0
         if session is None or self.clock is None or not (self.is_audible or pending):
             return Interruption(None, None)
-        playing = self.clock.current
-        # What waits behind the playing item was not heard at all.
-        queued = [item for item in self._items.values() if self._is_unheard(item)]
-        self.clock.flush()
+        playing = self.agent.playing()
         response = self.responses.refuse(has_boundaries=session.has_boundaries)
-        heard_texts = {item.id: self._cut(item, response) for item in queued}
-        current = self._items.get(playing) if playing is not None else None
-        ours, theirs = self._heard(current, session)
+        heard_texts = self.agent.silence(response)
+        if reason == "requested":
+            self.user.waive(session)
+        ours, theirs = self.agent.heard(playing, session)
         heard_ms = ours.item_played_ms if ours is not None else 0
-        name = response.id if response is not None else current.response.id if current is not None else ""
+        name = response.id if response is not None else playing.response.id if playing is not None else ""
         if name:
             self.metrics.interruptions += 1
             if self.metrics.turns:
                 self.metrics.turns[-1].interrupted = True
-            self.emit(
-                EventType.INTERRUPTED, {"response_id": name, "heard_ms": heard_ms, "reason": reason}, session
-            )
+            data = {"response_id": name, "heard_ms": heard_ms, "reason": reason}
+            self.emit(EventType.INTERRUPTED, data, session)
         if response is not None:
-            text, is_estimated = _join(heard_texts, response)
-            total_ms = sum(self.clock.played_ms(item_id) for item_id in response.item_ids.values())
-            self.emit(
-                EventType.RESPONSE_CANCELLED,
-                {
-                    "response_id": response.id,
-                    "reason": "interrupted",
-                    "heard_ms": total_ms,
-                    "heard_text": text,
-                    "heard_is_estimated": is_estimated,
-                },
-                session,
-            )
+            self._cut_short(response, session, heard_texts, "interrupted")
         task = self.activity.start(self._tell_interrupt(session, theirs), "interrupt")
         return Interruption(ours, task)
 
-    def _is_unheard(self, item: _AgentItem) -> bool:
-        assert self.clock is not None
-        open_item = item.response is self.responses.current
-        return open_item or self.clock.played_ms(item.id) < int(item.received_ms)
-
-    def _cut(self, item: _AgentItem, response: Response | None) -> tuple[str, bool]:
-        """Cut an item in the history at what was heard; return the heard text and whether it is estimated."""
-        assert self._output is not None
-        assert self.clock is not None
-        self._output.finish(item.id)
-        played = self.clock.played_ms(item.id)
-        if item.received_ms == 0 and item.response is not response:
-            return item.text, False
-        received = round(item.received_ms)
-        # Text runs ahead of the audio of an open response, so its audio so far says little of its length.
-        spoken_ms = round(len(item.text) / _CHARS_PER_S * 1000) if item.response is response else 0
-        text = heard_from_marks(item.text, item.marks, played) if item.marks else None
-        cut = self.history.truncate_agent(item.id, played, text, max(received, spoken_ms))
-        return cut.heard_text or "", cut.heard_is_estimated
-
-    def _heard(self, item: _AgentItem | None, session: Session) -> tuple[Heard | None, Heard | None]:
-        """Return what was heard in our ids and in the provider's."""
-        assert self.clock is not None
-        if item is None:
-            return None, None
-        played, total = self.clock.played_ms(item.id), self.clock.total_played_ms()
-        ours = Heard(item.response.id, item.id, 0, played, total)
-        if item.response.epoch != session.epoch:
-            return ours, None
-        theirs = Heard(
-            item.response.vendor_id or item.response.id, item.vendor_id or item.id, 0, played, total
-        )
-        return ours, theirs
+    def _cut_short(
+        self, response: Response, session: Session, heard: Mapping[str, tuple[str, bool]], reason: str
+    ) -> None:
+        """Say what was heard of a response that was silenced."""
+        parts = [heard[item_id] for item_id in response.item_ids.values() if item_id in heard]
+        data = {
+            "response_id": response.id,
+            "reason": reason,
+            "heard_ms": self.agent.played_ms(response),
+            "heard_text": " ".join(text for text, _ in parts if text),
+            "heard_is_estimated": any(is_estimated for _, is_estimated in parts),
+        }
+        self.emit(EventType.RESPONSE_CANCELLED, data, session)
 
     async def _tell_interrupt(self, session: Session, heard: Heard | None) -> None:
         try:
@@ -517,30 +416,6 @@ class Conversation:
                 await session.call("interrupt", heard)
         except Exception as error:
             self.report(session, error)
-
-    # -- playback listener ------------------------------------------------------------------------
-
-    def playback_started(self, item: str) -> None:
-        """The first sample of an item is being played."""
-        held = self._items.get(item)
-        if held is not None:
-            self.emit(EventType.AUDIO_OUTPUT_STARTED, {"response_id": held.response.id, "item_id": item})
-
-    def playback_stopped(self, item: str, played_ms: int) -> None:
-        """An item was played to its end, or cut."""
-        held = self._items.get(item)
-        if held is None:
-            return
-        data = {"response_id": held.response.id, "item_id": item, "played_ms": played_ms}
-        self.emit(EventType.AUDIO_OUTPUT_STOPPED, data)
-        self._forget_played()
-
-    def _forget_played(self) -> None:
-        done = [
-            item.id for item in self._items.values() if item.response.is_ended and not self._is_unheard(item)
-        ]
-        for item_id in done[:-1]:
-            del self._items[item_id]
 
     # -- errors, idleness, endings ------------------------------------------------------------------
 
@@ -556,7 +431,7 @@ class Conversation:
         """Whether nothing is asked for, made, played, spoken or called."""
         return (
             not self.responses.awaiting
-            and self.user.turn_end is None
+            and not self.user.waits_for_answer
             and not self.user.is_speaking
             and not self.calls.n_open
             and not self.is_audible
@@ -567,27 +442,32 @@ class Conversation:
         """What keeps the conversation from being idle, in words."""
         reasons = {
             "an answer was asked for and did not come": self.responses.awaiting > 0,
-            "the user's turn is not answered": self.user.turn_end is not None,
+            "the user's turn is not answered": self.user.waits_for_answer,
             "the user is speaking": self.user.is_speaking,
             "a tool is running": self.calls.n_open > 0,
             "an answer is not complete": self.responses.current is not None,
-            "an answer is playing": self.clock is not None and self.clock.current is not None,
+            "an answer is playing": self.agent.is_audible,
         }
         return ", ".join(reason for reason, holds in reasons.items() if holds) or "events kept coming"
 
-    def end_response(self, reason: str) -> None:
-        """End what is open because its session ends: one ending for each response."""
-        response = self.responses.current
+    def end_responses(self, reason: str) -> None:
+        """End what is open because its session ends: one ending for each response. What was received plays."""
         session = self.output_owner
-        if response is None or session is None or self.clock is None:
+        if session is not None and self.clock is not None:
+            for response in self.responses.open_of(session.epoch):
+                self._end(response, session, {"reason": reason})
+
+    def hang_up(self) -> None:
+        """Silence the output because the engine ends; the history keeps what was heard."""
+        session = self.output_owner
+        if session is None or self.clock is None:
             return
-        self.responses.finish(response)
-        items = self._finish_items(response, session, "incomplete")
-        played = sum(self.clock.played_ms(item.id) for item in items)
-        data = {"response_id": response.id, "reason": reason, "heard_ms": played}
-        self.emit(
-            EventType.RESPONSE_CANCELLED, {**data, "heard_text": None, "heard_is_estimated": True}, session
-        )
+        opened = self.responses.open_of(session.epoch)
+        current = self.responses.current
+        heard = self.agent.silence(current)
+        for response in opened:
+            self.responses.finish(response)
+            self._cut_short(response, session, heard, "disconnect")
 
     async def close(self) -> None:
         """Stop every task and timer."""
@@ -595,8 +475,3 @@ class Conversation:
         if self.clock is not None:
             self.clock.close()
         await self.activity.close()
-
-
-def _join(heard: Mapping[str, tuple[str, bool]], response: Response) -> tuple[str, bool]:
-    parts = [heard[item_id] for item_id in response.item_ids.values() if item_id in heard]
-    return " ".join(text for text, _ in parts if text), any(is_estimated for _, is_estimated in parts)

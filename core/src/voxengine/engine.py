@@ -4,57 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import itertools
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import attrs
 
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
-from voxengine.bus import EventBus
 from voxengine.config import VoiceEngineConfig, live_options
-from voxengine.continuity import Continuity, carried_over, engine_fields_kept, find_target, refuse_planned
-from voxengine.conversation import Conversation, Interruption
+from voxengine.continuity import (
+    carried_over,
+    engine_fields_kept,
+    find_target,
+    refuse_planned,
+    supported_detection,
+)
+from voxengine.conversation import Interruption
 from voxengine.errors import (
     ConfigError,
-    ConnectionLost,
     ErrorCode,
     NotConnected,
     ProviderError,
     UsageError,
     VoxEngineError,
-    WrongThread,
 )
 from voxengine.events import EventType
-from voxengine.history import History
 from voxengine.inputs import check_ms, check_text, compare_format, to_pcm
-from voxengine.metrics import Metrics
+from voxengine.lifecycle import EngineState, Lifecycle
+from voxengine.metrics import SessionMetrics
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
-from voxengine.taps import Taps
 from voxengine.threads import call_on, in_thread
-from voxengine.turns import TurnTaker
 
 if TYPE_CHECKING:
-    from voxengine.tools import ToolRunner
+    pass
 
 __all__ = ["Interruption", "VoiceEngine"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _State(StrEnum):
-    NEW = "not connected"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    LOST = "lost"
-    CLOSED = "disconnected"
-
-
-class VoiceEngine:
+class VoiceEngine(Lifecycle):
     """One conversation through whichever provider is configured.
 
     Everything happens on the event loop in which :meth:`connect` is called; from another thread use
@@ -76,37 +66,7 @@ class VoiceEngine:
         taps: Sequence[object] = (),
         registry: ProviderRegistry = default_registry,
     ) -> None:
-        given: object = config
-        if not isinstance(given, VoiceEngineConfig):
-            what = "a plain mapping" if isinstance(given, Mapping) else f"a {type(given).__name__}"
-            raise ConfigError(
-                f"VoiceEngine got {what}. Make it a configuration first: VoiceEngine(VoiceEngineConfig(**config))."
-            )
-        self._config = config
-        self._registry = registry
-        self._state = _State.NEW
-        self._thread_id: int | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._session: Session | None = None
-        self._conversation_: Conversation | None = None
-        self._continuity_: Continuity | None = None
-        self._turns_: TurnTaker | None = None
-        self._lock: asyncio.Lock | None = None
-        self._failure: ProviderError | None = None
-        self._counter = itertools.count(1)
-        self.events = EventBus(self._now)
-        """Where the application listens."""
-        self.history = History(new_id=self._new_id, keep_audio_s=config.keep_audio_s)
-        """What was said; see :class:`voxengine.history.History`."""
-        self.metrics = Metrics()
-        """Latencies and counts."""
-        self._taps = Taps(taps, self._tap_raised)
-        self.metrics.tapped = self._taps.discarded
-        if self._taps.has("on_event"):
-            self.events.tap = self._taps.filter_event
-        self._tools_: ToolRunner | None = None
-        for tool in config.tools:
-            self._tools.register(tool)
+        super().__init__(config, taps, registry)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -119,83 +79,34 @@ class VoiceEngine:
             UsageError: The engine is connected, or was disconnected.
         """
         self._begin()
-        conversation, continuity = self._conversation, self._continuity
         try:
-            refuse_planned(self._config)
-            data = {"attempt": 1}
-            conversation.emit(EventType.CONNECTION_STARTING, data)
-            session = await continuity.open(self._config, instead_of=None, degrade=True)
-        except BaseException as error:
-            self._state = _State.NEW
-            if isinstance(error, Exception):
-                self._connect_failed(error)
+            await self._opened(self._open_first(), "connect")
+        except BaseException:
+            session, self._session = self._session, None
+            if not self._is_closed():
+                self._state = EngineState.NEW
+            if session is not None:  # Cancelled in the moment in which it was ready.
+                await self._continuity.retire(session, "cancelled")
             raise
-        self._adopt(session)
-
-    def _begin(self) -> None:
-        if self._thread_id is not None:
-            self._check_thread("connect")
-        if self._state is not _State.NEW:
-            hint = "It can be used." if self._state is _State.CONNECTED else "Make a new VoiceEngine(config)."
-            raise UsageError(f"connect(): this engine is {self._state} already. {hint}")
-        loop = asyncio.get_running_loop()
-        if self._conversation_ is None:
-            self._loop, self._thread_id = loop, threading.get_ident()
-            self._lock = asyncio.Lock()
-            self._conversation_ = Conversation(
-                self._config,
-                self.events,
-                self._taps,
-                self.history,
-                self.metrics,
-                lambda: self._tools,
-                self._new_id,
-            )
-            self._continuity_ = Continuity(
-                self._conversation_, self._registry, self._taps, self.metrics, self._tool_specs, self
-            )
-            self._turns_ = TurnTaker(self._conversation_)
-            self._continuity_.on_input_ready = self._turns_.attach
-        elif loop is not self._loop:
-            raise UsageError(
-                "connect(): this engine belongs to another event loop. Make a new VoiceEngine(config)."
-            )
-        self._state = _State.CONNECTING
-
-    def _connect_failed(self, error: Exception) -> None:
-        data = {"error": error, "will_retry": False, "provider_name": self._config.provider}
-        self._conversation.emit(EventType.CONNECTION_FAILED, data)
-
-    def _adopt(self, session: Session) -> None:
-        """Put the first session in force."""
-        conversation, continuity = self._conversation, self._continuity
-        assert conversation.user.journal is not None
-        continuity.attach_input(session, self._config, conversation.user.journal.end)
-        conversation.output_owner = session
-        self._session = session
-        self._state = _State.CONNECTED
-        data = {**session.established, "session_id": session.session_id, "latency_ms": session.latency_ms}
-        conversation.emit(EventType.CONNECTION_ESTABLISHED, data, session)
 
     async def disconnect(self) -> None:
-        """Close the session and everything that belongs to the engine. A second call does nothing."""
-        if self._state is _State.CLOSED:
+        """Close the session and everything that belongs to the engine. A second call does nothing.
+
+        A cancelled call goes on in the background. What had not been played is silenced, and the history
+        keeps what was heard.
+        """
+        if self._thread_id is not None:
+            self._check_thread("disconnect")
+        if self._conversation_ is None:
+            self._state = EngineState.CLOSED
             return
-        if self._thread_id is None:
-            self._state = _State.CLOSED
-            return
-        self._check_thread("disconnect")
-        was_connected = self._state is _State.CONNECTED
-        self._state = _State.CLOSED
-        conversation = self._conversation
-        try:
-            if was_connected and self._session is not None:
-                conversation.end_response("disconnect")
-                await self._continuity.retire(self._session, "disconnect")
-        finally:
-            if self._tools_ is not None:
-                await self._tools_.close()
-            await conversation.close()
+        if self._closing is None:
+            session = self._session if self._state is EngineState.CONNECTED else None
+            self._state = EngineState.CLOSED
+            work = self._close(self._opening, session)
+            self._closing = asyncio.get_running_loop().create_task(work, name="voxengine disconnect")
+        if not self._closing.done():
+            await asyncio.shield(self._closing)
             await self.events.close()
 
     async def __aenter__(self) -> Self:
@@ -264,12 +175,15 @@ class VoiceEngine:
         session = self._ready("send_text")
         check_text("send_text", text)
         session.capabilities.require("text_turn", provider=session.name, doing="send_text")
-        self._conversation.user.text_turn(text)
+        user = self._conversation.user
+        item_id = user.text_turn(text)
         try:
             await session.call("send_text", text)
         except VoxEngineError:
-            self._conversation.responses.request_failed()
-            raise
+            # A session that has taken over meanwhile was given the turn.
+            if session is self._session or item_id in user.unanswered_texts:
+                user.take_back(item_id)
+                raise
 
     async def say(self, text: str) -> None:
         """Speak this text as the agent.
@@ -296,8 +210,8 @@ class VoiceEngine:
         Args:
             respond: Ask for an answer. Only turn detection by the client or by hand can do without.
         """
-        session = self._ready("end_turn")
-        await self._turns.end(session, respond)
+        self._ready("end_turn")
+        await self._turns.end(respond)
 
     # -- the agent's turn -------------------------------------------------------------------------
 
@@ -343,13 +257,29 @@ class VoiceEngine:
             CapabilityMissing, NotConnected, ProviderError: The provider could not take it.
         """
         session = self._ready("configure_session")
-        asked = live_options({**({} if config is None else config), **options})
+        given: object = config
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(
+                f"configure_session takes options by name or a mapping, not a {type(given).__name__}."
+            )
+        asked = live_options({**(config or {}), **options})
         session.capabilities.require("live_configuration", provider=session.name, doing="configure_session")
         changed = attrs.evolve(self._config, **asked)
         values = {name: value for name, value in changed.for_provider().items() if name in asked}
+        if "turn_detection" in values:
+            values["turn_detection"] = supported_detection(
+                type(session.provider), session.config, values["turn_detection"]
+            )
         await session.call("configure_session", values)
         session.config.update(values)
-        self._config = changed
+        shown = {name: value for name, value in values.items() if name in session.settings}
+        if "turn_detection" in values:
+            shown["turn_detection"] = values["turn_detection"].kind
+        session.settings.update(shown)
+        if session is self._session:
+            self._config = attrs.evolve(self._config, **asked)
+            if "turn_detection" in values:
+                self._continuity.detection_changed(session)
 
     @overload
     def tool(self, function: F) -> F: ...
@@ -369,7 +299,8 @@ class VoiceEngine:
         """
 
         def register(function: F) -> F:
-            if self._state not in (_State.NEW, _State.CLOSED):
+            self._check_thread("tool")
+            if self._state not in (EngineState.NEW, EngineState.CLOSED):
                 raise UsageError(
                     "tool(): the session is open and has been told its tools. Register tools before connect(); "
                     "they also reach a session that takes over."
@@ -401,25 +332,37 @@ class VoiceEngine:
             ProviderError: The next session could not be opened.
             ConfigError: ``config`` is for another provider.
         """
-        if self._state is _State.NEW:
-            target = await in_thread(find_target, provider, self._config, config)
-            self._config = carried_over(self._config, target)
-            await self.connect()
-            return
         self._check_thread("switch_provider")
-        if self._state not in (_State.CONNECTED, _State.LOST):
-            raise NotConnected(f"switch_provider(): this engine is {self._state}.")
+        if self._state is EngineState.NEW:
+            await self._connect_to(provider, config)
+            return
+        self._check_switchable()
         assert self._lock is not None
         async with self._lock:
             target = carried_over(self._config, await in_thread(find_target, provider, self._config, config))
             refuse_planned(target)
-            old, old_name = self._session, self._config.provider
-            session = await self._continuity.take_over(old, old_name, target, "requested", degrade=degrade)
-            if self._is_closed():
-                await self._continuity.retire(session, "disconnect")
-                raise NotConnected("switch_provider(): the engine was disconnected meanwhile.")
-            self._config = engine_fields_kept(self._config, target)
-            self._session, self._state, self._failure = session, _State.CONNECTED, None
+            self._check_switchable()
+
+            def adopt(session: Session) -> None:
+                self._adopt(session)
+                self._config = engine_fields_kept(self._config, target)
+
+            names = (self._config.provider, "requested")
+            work = self._continuity.take_over(self._session, target, names, degrade=degrade, adopt=adopt)
+            await self._opened(work, "switch_provider")
+            if self._continuity.settling is not None:
+                await asyncio.wait([self._continuity.settling])
+
+    async def _connect_to(self, provider: str, config: VoiceEngineConfig | None) -> None:
+        """Connect for the first time, to another provider than the configured one."""
+        before = self._config
+        target = carried_over(before, await in_thread(find_target, provider, before, config))
+        self._config = engine_fields_kept(before, target, formats=True)
+        try:
+            await self.connect()
+        except BaseException:
+            self._config = before
+            raise
 
     # -- what is known ----------------------------------------------------------------------------
 
@@ -431,7 +374,7 @@ class VoiceEngine:
     @property
     def is_connected(self) -> bool:
         """Whether a session takes input."""
-        return self._state is _State.CONNECTED
+        return self._state is EngineState.CONNECTED
 
     @property
     def session(self) -> Session | None:
@@ -452,19 +395,23 @@ class VoiceEngine:
 
     async def get_usage(self) -> Mapping[str, Any] | None:
         """Return what the session used so far; after its end the last known; None when the service does not say."""
-        await self._refresh_usage("get_usage")
-        return self.metrics.sessions[-1].usage
+        held = await self._refresh_usage("get_usage")
+        return held.usage if held is not None else None
 
     async def estimate_cost(self) -> float | None:
         """Return the price of the session so far in US dollars; None when unknown."""
-        await self._refresh_usage("estimate_cost")
-        return self.metrics.sessions[-1].cost
+        held = await self._refresh_usage("estimate_cost")
+        return held.cost if held is not None else None
 
-    async def _refresh_usage(self, method: str) -> None:
+    async def _refresh_usage(self, method: str) -> SessionMetrics | None:
         self._check_thread(method)
         self._connected_once(method)
-        if self._session is not None and self._session.is_ready:
-            await self._continuity.note_usage(self._session)
+        session = self._session
+        if session is None:
+            return None
+        if session.is_ready:
+            await self._continuity.note_usage(session)
+        return self.metrics.of(session.epoch)
 
     async def wait_idle(self, *, timeout_s: float = 60.0, settle_s: float = 0.5) -> None:
         """Wait until nothing is asked for, made, played, spoken or called, for ``settle_s`` on end.
@@ -502,105 +449,3 @@ class VoiceEngine:
         call = getattr(self, method) if isinstance(method, str) else method
 
         return call_on(loop, call, *args, **kwargs)
-
-    # -- sessions report here ---------------------------------------------------------------------
-
-    def session_event(self, session: Session, event_type: EventType, data: dict[str, Any]) -> None:
-        """Take an event of a provider; for the session only."""
-        if event_type is EventType.SPEECH_STARTED and session is self._session:
-            self._turns.vendor_speaks_up(session)
-        self._conversation.session_event(session, event_type, data)
-
-    def session_lost(self, session: Session, error: ProviderError) -> None:
-        """Learn that a session ended by itself; for the session only."""
-        conversation = self._conversation
-        if session is self._session and self._state is _State.CONNECTED:
-            conversation.end_response("lost")
-            self._state, self._failure = _State.LOST, error
-        data = {"error": error, "will_reconnect": False}
-        conversation.emit(EventType.CONNECTION_LOST, data, session)
-        conversation.activity.start(self._continuity.retire(session, "lost"), "retire")
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    @property
-    def _conversation(self) -> Conversation:
-        assert self._conversation_ is not None
-        return self._conversation_
-
-    @property
-    def _tools(self) -> ToolRunner:
-        if self._tools_ is None:
-            from voxengine.tools import ToolRunner
-
-            self._tools_ = ToolRunner(timeout_s=self._config.tool_timeout_s, on_event=self._tool_event)
-        return self._tools_
-
-    def _tool_specs(self) -> list[dict[str, Any]]:
-        return [] if self._tools_ is None else self._tools_.specs()
-
-    @property
-    def _turns(self) -> TurnTaker:
-        assert self._turns_ is not None
-        return self._turns_
-
-    @property
-    def _continuity(self) -> Continuity:
-        assert self._continuity_ is not None
-        return self._continuity_
-
-    def _is_closed(self) -> bool:
-        return self._state is _State.CLOSED
-
-    def _ready(self, method: str) -> Session:
-        if self._state is not _State.CONNECTED or threading.get_ident() != self._thread_id:
-            self._not_ready(method)
-        assert self._session is not None
-        return self._session
-
-    def _not_ready(self, method: str) -> None:
-        if self._thread_id is not None:
-            self._check_thread(method)
-        if self._state is _State.LOST and self._failure is not None:
-            raise ConnectionLost(
-                f"{method}(): the session with {self._config.provider} was lost ({self._failure}). "
-                "Nothing was sent; switch_provider continues the conversation.",
-                provider=self._config.provider,
-                close_code=self._failure.close_code,
-            )
-        then = (
-            "Make a new VoiceEngine(config)."
-            if self._state is _State.CLOSED
-            else "await engine.connect() first."
-        )
-        raise NotConnected(f"{method}(): this engine is {self._state}. {then}")
-
-    def _connected_once(self, what: str) -> Conversation:
-        conversation = self._conversation_
-        if conversation is None or conversation.user.journal is None:
-            raise NotConnected(f"{what} is known after connect().")
-        return conversation
-
-    def _check_thread(self, method: str) -> None:
-        if threading.get_ident() != self._thread_id and self._thread_id is not None:
-            raise WrongThread(
-                f"{method}() was called from another thread than the engine's. Use "
-                f"engine.call_threadsafe({method!r}, ...), which returns a future."
-            )
-
-    def _now(self) -> float:
-        return self._loop.time() if self._loop is not None else 0.0
-
-    def _new_id(self, prefix: str) -> str:
-        return f"{prefix.rstrip('_')}_{next(self._counter)}"
-
-    def _tool_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
-        if self._conversation_ is not None:
-            self._conversation_.calls.runner_event(event_type, data)
-
-    def _tap_raised(self, name: str, error: BaseException) -> None:
-        data = {"error": error, "recoverable": True, "tap": name}
-        if self._conversation_ is not None:
-            self._conversation_.emit(EventType.ERROR_GENERAL, data)
-        else:
-            self.events.emit(EventType.ERROR_GENERAL, data)

@@ -1,13 +1,59 @@
-"""What an application hands to the engine, checked at the door."""
+"""What an application and a provider hand to the engine, checked at the door."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from voxengine.audio.format import AudioFormat
 from voxengine.errors import AudioFormatError, UsageError
+from voxengine.events import EventType, LazyAudio
 
-__all__ = ["check_ms", "check_text", "compare_format", "to_pcm"]
+__all__ = ["check_ms", "check_text", "compare_format", "event_problem", "to_pcm"]
+
+_TEXT: Final = (str, type(None))
+_NUMBER: Final = (int, type(None))
+_IDS: Final[Mapping[str, tuple[type, ...]]] = {"response_id": _TEXT, "item_id": _TEXT}
+_WORDS: Final[Mapping[str, tuple[type, ...]]] = {**_IDS, "text": _TEXT, "delta": _TEXT}
+_TAKES: Final[Mapping[EventType, Mapping[str, tuple[type, ...]]]] = {
+    EventType.TEXT_OUTPUT: _WORDS,
+    EventType.INPUT_TRANSCRIPT: _WORDS,
+    EventType.AUDIO_OUTPUT_CHUNK: {
+        "audio_data": (bytes, LazyAudio, bytearray, memoryview),
+        "sample_rate": _NUMBER,
+        "channels": _NUMBER,
+        **_IDS,
+    },
+    EventType.RESPONSE_STARTED: {**_IDS, "trigger": _TEXT},
+    EventType.RESPONSE_COMPLETED: {**_IDS, "status": _TEXT},
+    EventType.RESPONSE_CANCELLED: _IDS,
+    EventType.SPEECH_STARTED: {"at_ms": (int, float, type(None)), **_IDS},
+    EventType.SPEECH_ENDED: {"at_ms": (int, float, type(None)), **_IDS},
+    EventType.SPEECH_MARK: _IDS,
+    EventType.EMOTION: _IDS,
+    EventType.FUNCTION_CALL_INVOKED: {
+        "name": _TEXT,
+        "call_id": _TEXT,
+        "arguments": (str, Mapping, type(None)),
+        **_IDS,
+    },
+}
+"""What the engine itself reads of a provider's events. Everything else passes as it is."""
+_NEEDED: Final = {EventType.AUDIO_OUTPUT_CHUNK: "audio_data"}
+
+
+def event_problem(event_type: EventType, data: Mapping[str, Any]) -> str:
+    """Return why the engine cannot use what a provider emitted, an empty text when it can."""
+    takes = _TAKES.get(event_type)
+    if takes is None:
+        return ""
+    for name, kinds in takes.items():
+        if name in data:
+            if not isinstance(data[name], kinds):
+                return f"{name} is a {type(data[name]).__name__}"
+        elif _NEEDED.get(event_type) == name:
+            return f"{name} is not there"
+    return ""
 
 
 def to_pcm(audio_data: Any, audio_format: AudioFormat) -> bytes:

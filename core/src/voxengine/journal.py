@@ -25,6 +25,8 @@ _INDEX_S: Final = 2.0
 """The journal looks for speech only when it holds more than this, so that a short turn costs nothing."""
 _KEEP_BEFORE_S: Final = 1.0
 """Non-speech that is kept before an utterance."""
+_ONSET_S: Final = 0.3
+"""How far back an utterance can have begun that is still too short to be known as one."""
 _QUIET_PEAK: Final = 200
 """A block whose sampled peak stays below this (about -44 dBFS) is no speech; saves the segmenter the work."""
 _STRIDE: Final = 4
@@ -46,8 +48,8 @@ class Journal:
         self._start = 0
         self._end = 0
         self._scanned = 0
-        self._speech_start: int | None = None
-        self._speech_end: int | None = None
+        self._utterances: deque[tuple[int, int | None]] = deque()
+        """Start and end of each that is held; the end of an open one is None."""
         self._segmenter: Segmenter | None = None
         self.vendor_decides = False
         """Whether the vendor finds the turns: then an utterance that it left unanswered for
@@ -71,7 +73,13 @@ class Journal:
     def find_utterance(self) -> int | None:
         """Return where the earliest unanswered utterance began, None when all that is held is no speech."""
         self._scan()
-        return self._speech_start
+        return self._utterances[0][0] if self._utterances else None
+
+    def find_onset(self, index: int) -> int:
+        """Return from where to hear what may be an utterance that begins before ``index``: that, if all is quiet."""
+        first = max(index - int(_ONSET_S * self.format.sample_rate), self._start)
+        recent = self.read(first, index - first)
+        return index if _is_quiet(first_channel(recent, self.format.channels)) else first
 
     def ms(self, index: int) -> int:
         """Position of an index in milliseconds."""
@@ -89,7 +97,7 @@ class Journal:
         """
         n_frames = len(data) // self.format.frame_bytes
         limit = int(self.limit_s * self.format.sample_rate)
-        if self._end - self._start + n_frames > _INDEX_S * self.format.sample_rate:
+        if self._end - self._start + n_frames > min(limit, _INDEX_S * self.format.sample_rate):
             self._let_go_of_silence(sent)
             if self._end - self._start + n_frames > limit:
                 raise JournalFull(
@@ -130,9 +138,14 @@ class Journal:
         while self._chunks and self._chunks[0][0] + len(self._chunks[0][1]) // size <= index:
             self._chunks.popleft()
         self._start = max(self._start, index)
-        if self._speech_start is not None and self._speech_start < self._start:
-            in_speech = self._segmenter is not None and self._segmenter.in_speech
-            self._speech_start = self._start if in_speech else None
+        if self._start > self._scanned:
+            self._segmenter = None  # It would count on from where it stopped listening.
+            self._utterances.clear()
+        while self._utterances and self._utterances[0][0] < self._start:
+            _, end = self._utterances.popleft()
+            if end is None or end > self._start:
+                self._utterances.appendleft((self._start, end))
+                break
 
     def _from(self, index: int) -> list[tuple[int, bytes]]:
         # The reader is nearly always at the tail, so look from there.
@@ -146,8 +159,8 @@ class Journal:
 
     def _let_go_of_silence(self, sent: int) -> None:
         self._scan()
-        keep = int(_KEEP_BEFORE_S * self.format.sample_rate)
-        anchor = self._scanned if self._speech_start is None else self._speech_start
+        keep = int(min(_KEEP_BEFORE_S, self.limit_s / 2) * self.format.sample_rate)
+        anchor = self._utterances[0][0] if self._utterances else self._scanned
         self.release(max(self._start, min(anchor - keep, sent)))
 
     def _scan(self) -> None:
@@ -159,24 +172,23 @@ class Journal:
         mono = first_channel(data, self.format.channels)
         base, self._scanned = self._scanned, self._end
         if self._segmenter is None:
-            if self._speech_start is None and _is_quiet(mono):
+            if _is_quiet(mono):
                 return
             from voxengine.audio.vad import Segmenter
 
             self._segmenter = Segmenter(self.format.sample_rate)
             self._segmenter.reset(base)
         for event in self._segmenter.push(mono):
-            if event.kind == "end":
-                self._speech_end = event.sample_index
-            elif self._speech_start is None:
-                # A finished utterance stays until it is answered, so the earliest start counts.
-                self._speech_start = event.padded_index
+            if event.kind == "start":
+                self._utterances.append((max(event.padded_index, self._start), None))
+            elif self._utterances and self._utterances[-1][1] is None:
+                self._utterances[-1] = (self._utterances[-1][0], event.sample_index)
         if self._segmenter.in_speech:
             return
-        left_s = (self._scanned - (self._speech_end or 0)) / self.format.sample_rate
-        if self.vendor_decides and left_s > _VENDOR_SILENCE_S:
-            self._speech_start = None
-        if self._speech_start is None and _is_quiet(mono):
+        last = self._utterances[-1][1] if self._utterances else None
+        if self.vendor_decides and self._scanned - (last or 0) > _VENDOR_SILENCE_S * self.format.sample_rate:
+            self._utterances.clear()
+        if not self._utterances and _is_quiet(mono):
             self._segmenter = None  # Start afresh at the next sound.
 
 

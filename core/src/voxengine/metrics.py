@@ -55,6 +55,10 @@ class Metrics:
     tapped: Mapping[str, int] = attrs.field(factory=dict)
     """Chunks and events that each tap discarded."""
 
+    def of(self, epoch: int) -> SessionMetrics | None:
+        """Return what was measured of a session; None for one that was never in force."""
+        return next((held for held in reversed(self.sessions) if held.epoch == epoch), None)
+
     def turn_ended(self, trigger: str, now: float, provider: str) -> None:
         """Note the end of a user turn."""
         self.turns.append(TurnMetrics(trigger, now, provider))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ GAP_S: Final = 0.5
 
 _REMEMBERED: Final = 64
 """Ended and refused responses that are remembered, so that late output of theirs is known."""
+_TRIGGERS: Final = ("text", "audio", "tool", "say", "server")
 
 
 @attrs.define(eq=False)
@@ -33,6 +35,8 @@ class Response:
     item_ids: dict[str | None, str] = attrs.field(factory=dict)
     """History item by the provider's item id."""
     has_output: bool = False
+    is_answer: bool = False
+    """Whether words or sound of it were kept."""
     is_refused: bool = False
     is_ended: bool = False
 
@@ -57,12 +61,13 @@ class ResponseTracker:
         self._timer: asyncio.TimerHandle | None = None
         self._last_output = 0.0
         self._refuse_new = False
+        self._cut: Response | None = None
+        """A refused response whose end the provider has not told yet: its output may come without an id."""
+        self._requests: deque[str] = deque()
         self.current: Response | None = None
         """The open response of the session that owns the output."""
         self.trigger = "server"
-        """What the next response will be an answer to."""
-        self.awaiting = 0
-        """Explicit requests for a response that none has started for yet."""
+        """What the next response will be an answer to, when nothing was asked for."""
         self.generation = 0
 
     # -- input ------------------------------------------------------------------------------------
@@ -71,14 +76,27 @@ class ResponseTracker:
         """Note user input (a turn or a speech start, never a chunk): the next output belongs to it."""
         self.trigger = trigger
         self._refuse_new = False
-        if is_request:
-            self.awaiting += 1
+        # Calls made at the same time have one answer.
+        if is_request and not (trigger == "tool" and "tool" in self._requests):
+            self._requests.append(trigger)
         if self.current is not None and self.current.is_inferred:
             self._end_inferred(self.current)
 
     def request_failed(self) -> None:
         """Take back the latest request: it did not reach the provider."""
-        self.awaiting = max(self.awaiting - 1, 0)
+        if self._requests:
+            self._requests.pop()
+
+    @property
+    def awaiting(self) -> int:
+        """Explicit requests for a response that none has started for yet."""
+        return len(self._requests)
+
+    def new_owner(self) -> None:
+        """Forget what concerns the session that had the output: another one has it now."""
+        self._requests.clear()
+        self._refuse_new = False
+        self._cut = None
 
     # -- boundaries given by the provider -----------------------------------------------------------
 
@@ -86,21 +104,31 @@ class ResponseTracker:
         """Open a response that the provider announced. It may be born refused (see ``is_refused``)."""
         response = self._open(vendor_id, epoch, trigger, is_inferred=False)
         response.is_refused = self._refuse_new
+        self._cut = response if response.is_refused else None
         return response
 
     def find(self, vendor_id: str | None, epoch: int) -> Response | None:
         """Return the response that the provider means, open or remembered; the current one for None."""
         if vendor_id is None:
-            current = self.current
+            current = self.current or self._cut
             return current if current is not None and current.epoch == epoch else None
         return self._known.get((epoch, vendor_id))
+
+    def told_end(self, response: Response) -> None:
+        """Note that the provider itself ended a response."""
+        if self._cut is response:
+            self._cut = None
+
+    def open_of(self, epoch: int) -> list[Response]:
+        """Return the responses of a session that have not ended, oldest first."""
+        return [held for held in self._known.values() if held.epoch == epoch and not held.is_ended]
 
     def finish(self, response: Response) -> None:
         """Note the end of a response."""
         response.is_ended = True
         if self.current is response:
             self.current = None
-        self._stop_timer()
+            self._stop_timer()
 
     # -- output -----------------------------------------------------------------------------------
 
@@ -140,10 +168,11 @@ class ResponseTracker:
         if response is not None:
             response.is_refused = True
             self.finish(response)
+            self._cut = response if has_boundaries and not response.is_inferred else None
         if not has_boundaries or (response is None and self.awaiting):
             self._refuse_new = True
             self._last_output = self._loop.time()
-        self.awaiting = 0
+        self._requests.clear()
         return response
 
     def close(self) -> None:
@@ -153,20 +182,29 @@ class ResponseTracker:
     # -- inside -----------------------------------------------------------------------------------
 
     def _open(self, vendor_id: str | None, epoch: int, trigger: str | None, *, is_inferred: bool) -> Response:
-        response_id = (
-            vendor_id if vendor_id is not None and vendor_id not in self._ids else self._new_id("resp")
-        )
+        response_id = vendor_id
+        while response_id is None or response_id in self._ids:
+            response_id = self._new_id("resp")
+        ours = self._requests.popleft() if self._requests else self.trigger
         response = Response(
-            response_id, vendor_id, epoch, trigger or self.trigger, self.generation, is_inferred
+            response_id,
+            vendor_id,
+            epoch,
+            trigger if trigger in _TRIGGERS else ours,
+            self.generation,
+            is_inferred,
         )
         self._ids.add(response_id)
-        self._known[(epoch, vendor_id or response_id)] = response
+        key = (epoch, vendor_id if vendor_id is not None else f"\0{response_id}")
+        replaced = self._known.pop(key, None)
+        if replaced is not None:
+            self._known[(epoch, f"\0{replaced.id}")] = replaced
+        self._known[key] = response
         while len(self._known) > _REMEMBERED:
             oldest = next(iter(self._known))
             self._ids.discard(self._known.pop(oldest).id)
         self.current = response
         self.trigger = "server"
-        self.awaiting = max(self.awaiting - 1, 0)
         return response
 
     def _arm(self, response: Response) -> None:

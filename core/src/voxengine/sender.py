@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from voxengine.audio.format import AudioFormat
+from voxengine.errors import NotConnected, VoxEngineError
 from voxengine.journal import Journal
-from voxengine.session import Session
+from voxengine.session import CLOSE_DEADLINE_S, Session
 
 if TYPE_CHECKING:
     from voxengine.audio.pcm import FormatConverter
@@ -16,13 +19,25 @@ __all__ = ["InputSender"]
 
 _BACKLOG_S: Final = 0.5
 """Audio that may wait for a slow service before ``send_audio`` makes its caller wait too."""
+_SILENCE_MS: Final = 20
+"""Length of one message of injected silence."""
+
+
+@attrs.frozen
+class _Piece:
+    """What goes into one ``send_audio`` of the provider. It is made once and kept until it was taken."""
+
+    data: bytes
+    n_frames: int
+    """Frames of the journal that it stands for; 0 for the resampler's tail and for silence."""
+    is_silence: bool = False
 
 
 class InputSender:
     """Feeds one session from the journal.
 
     A chunk is written at once while the provider takes it without waiting; otherwise one task carries
-    the backlog. Loop thread only.
+    the backlog. What a provider refused stays and is tried again with the next chunk. Loop thread only.
 
     Args:
         session: Ready.
@@ -49,30 +64,36 @@ class InputSender:
         rate = journal.format.sample_rate
         least = session.capabilities.min_chunk_ms or 0
         self._max_frames = max(chunk_ms, group_ms, least) * rate // 1000
-        self._min_frames = max(group_ms if group_ms > chunk_ms else 0, least) * rate // 1000
+        self._min_frames = max(max(group_ms if group_ms > chunk_ms else 0, least) * rate // 1000, 1)
         self._backlog_frames = int(_BACKLOG_S * rate)
         self._injections: list[tuple[int, int]] = []
         self._sent_frames = 0
         self._task: asyncio.Task[None] | None = None
         self._progress: asyncio.Future[None] | None = None
-        self._flush = False
-        self._closed = False
-        self._converted: tuple[bytes, bytes] | None = None
-        """A chunk and its converted form that the provider refused; it is tried again, not converted again."""
+        self._lock = asyncio.Lock()
+        """Held by whoever waits for a boundary."""
+        self._boundary: int | None = None
+        """Index up to which everything goes out, short groups and the resampler's tail included."""
+        self._tail_due = False
+        self._silence_due = 0
+        self._piece: _Piece | None = None
+        self._failure: VoxEngineError | None = None
         self._is_failing = False
+        self._closed = False
 
     # -- feeding ----------------------------------------------------------------------------------
 
     def kick(self) -> None:
-        """Send what the journal has; never waits."""
-        if self._task is not None or self._closed:
+        """Send what the journal has; never waits and never raises."""
+        if self._task is not None or self._closed or not self._session.is_ready:
             return
-        while self._convert is None and self._ready():
-            chunk = self._journal.read(self.cursor, self._max_frames)
-            if not self._try_send(chunk):
-                break
-            self._took(chunk, len(chunk))
-        if self._ready():
+        if self._convert is None and self._boundary is None and self._piece is None:
+            while self._journal.end - self.cursor >= self._min_frames:
+                chunk = self._read(self._max_frames)
+                if not self._try(chunk):
+                    break
+                self._took(chunk, len(chunk) // self._journal.format.frame_bytes)
+        if self._has_work() and self._session.is_ready:
             work = self._carry()
             self._task = asyncio.get_running_loop().create_task(work, name=f"{self._session.name} input")
 
@@ -81,45 +102,50 @@ class InputSender:
         """Whether more than half a second of audio waits for the service."""
         return self._task is not None and self._journal.end - self.cursor > self._backlog_frames
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether another session has the input, or none."""
+        return self._closed
+
     async def wait_for_room(self) -> None:
         """Wait until no more than half a second of audio waits for the service."""
         while self.is_behind and not self._closed:
             await self._next_progress()
 
     async def flush(self) -> None:
-        """Send everything that was accepted, remainder of the group and tail of the resampler included."""
-        self._flush = True
-        try:
-            self.kick()
-            while not self._closed and self._task is not None:
-                await self._next_progress()
-            if self._convert is not None and not self._closed:
-                tail = self._convert.flush()
-                if tail:
-                    await self._deliver(tail)
-        finally:
-            self._flush = False
+        """Send everything accepted so far, remainder of the group and tail of the resampler included.
+
+        Raises:
+            VoxEngineError: The provider did not take it; it stays accepted. A sender that is closed
+                meanwhile just returns.
+        """
+        async with self._lock:
+            await self._reach_boundary(0)
 
     async def inject_silence(self, ms: int) -> None:
-        """Send silence that is not the user's, after everything that was accepted."""
-        await self.flush()
-        chunk = bytes(self._target.n_bytes(20))
-        n_frames = self._target.n_frames(len(chunk))
-        self._injections.append((self._sent_frames, ms // 20 * n_frames))
-        for _ in range(ms // 20):
-            if self._closed:
-                return
-            self.injected_frames += n_frames
-            await self._deliver(chunk)
+        """Send silence that is not the user's, after everything accepted so far and before what follows.
+
+        Raises:
+            VoxEngineError: As in :meth:`flush`.
+        """
+        async with self._lock:
+            await self._reach_boundary(
+                ms // _SILENCE_MS * self._target.n_frames(self._target.n_bytes(_SILENCE_MS))
+            )
+
+    def stop(self) -> None:
+        """Send no more; what was not taken stays in the journal."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+        self._moved()
 
     async def close(self) -> None:
-        """Stop; what was not sent stays in the journal."""
-        self._closed = True
-        task, self._task = self._task, None
+        """Stop, and wait until the provider has let go of what it was given."""
+        task = self._task
+        self.stop()
         if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.wait([task])
-        self._moved()
+            await asyncio.wait([task], timeout=CLOSE_DEADLINE_S)
 
     # -- positions --------------------------------------------------------------------------------
 
@@ -131,50 +157,117 @@ class InputSender:
             if at < frames:
                 silence += min(n_frames, frames - at)
         own = max(frames - silence, 0)
-        return self.base + own * self._journal.format.sample_rate // self._target.sample_rate
+        index = self.base + own * self._journal.format.sample_rate // self._target.sample_rate
+        return min(index, self.cursor)
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _ready(self) -> bool:
-        waiting = self._journal.end - self.cursor
-        return waiting > 0 and (self._flush or waiting >= self._min_frames)
+    def _has_work(self) -> bool:
+        if self._piece is not None:
+            return True
+        if self._boundary is not None:
+            if self.cursor < self._boundary or self._tail_due or self._silence_due > 0:
+                return True
+            self._boundary = None
+        return self._journal.end - self.cursor >= self._min_frames
+
+    def _read(self, max_frames: int) -> bytes:
+        if self.cursor < self._journal.start:  # It was let go of; the index stays true all the same.
+            self.base += self._journal.start - self.cursor
+            self.cursor = self._journal.start
+        return self._journal.read(self.cursor, max_frames)
+
+    def _try(self, chunk: bytes) -> bool:
+        try:
+            return self._try_send(chunk)
+        except Exception as error:
+            self._failed(error)
+            return False
 
     async def _carry(self) -> None:
         try:
-            while self._ready() and not self._closed:
-                chunk, out = self._next_chunk()
-                if out:
-                    await self._send(out)
-                self._converted = None
-                self._is_failing = False
-                self._took(chunk, len(out))
+            while not self._closed and self._session.is_ready:
+                piece = self._piece = self._piece or self._next_piece()
+                if piece is None:
+                    break
+                if piece.data:
+                    await self._send(piece.data)
+                self._piece = None
+                self._took(piece.data, piece.n_frames, piece.is_silence)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            self._failed(RuntimeError("it was cancelled inside the provider"))
         except Exception as error:
-            failure = self._session.failed("send_audio", error)
-            if not self._is_failing:
-                self._is_failing = True  # Said once until it works again; the chunk stays in the journal.
-                self._session.report(failure)
+            self._failed(error)
         finally:
             self._task = None
             self._moved()
 
-    def _next_chunk(self) -> tuple[bytes, bytes]:
-        if self._converted is None:
-            chunk = self._journal.read(self.cursor, self._max_frames)
-            self._converted = (chunk, chunk if self._convert is None else self._convert.process(chunk))
-        return self._converted
+    def _next_piece(self) -> _Piece | None:
+        """Return what goes next, None when nothing has to."""
+        if not self._has_work():
+            return None
+        most = self._max_frames
+        if self._boundary is not None:
+            most = min(most, self._boundary - self.cursor)
+        if most > 0:
+            chunk = self._read(most)
+            data = chunk if self._convert is None else self._convert.process(chunk)
+            return _Piece(data, len(chunk) // self._journal.format.frame_bytes)
+        if self._tail_due:
+            self._tail_due = False
+            return _Piece(self._convert.flush() if self._convert is not None else b"", 0)
+        return _Piece(bytes(self._target.n_bytes(_SILENCE_MS)), 0, is_silence=True)
 
-    async def _deliver(self, data: bytes) -> None:
-        try:
-            await self._send(data)
-        except Exception as error:
-            raise self._session.failed("send_audio", error) from error
-        self._sent_frames += len(data) // self._target.frame_bytes
-
-    def _took(self, chunk: bytes, n_sent: int) -> None:
-        self.cursor += len(chunk) // self._journal.format.frame_bytes
-        self._sent_frames += n_sent // self._target.frame_bytes
+    def _took(self, data: bytes, n_frames: int, is_silence: bool = False) -> None:
+        self._is_failing = False
+        n_sent = len(data) // self._target.frame_bytes
+        if is_silence:
+            at, n_before = self._injections[-1] if self._injections else (0, 0)
+            if at + n_before == self._sent_frames and self._injections:
+                self._injections[-1] = (at, n_before + n_sent)
+            else:
+                self._injections.append((self._sent_frames, n_sent))
+            self.injected_frames += n_sent
+            self._silence_due -= n_sent
+        self.cursor += n_frames
+        self._sent_frames += n_sent
         if self._progress is not None:
             self._moved()
+
+    def _failed(self, error: Exception) -> None:
+        """Keep what failed, and say it once until it works again; who waits for a boundary is told instead."""
+        failure = self._failure = self._session.failed("send_audio", error)
+        if not self._is_failing:
+            self._is_failing = True
+            if not self._lock.locked():
+                self._session.report(failure)
+
+    async def _reach_boundary(self, n_silence: int) -> None:
+        self._boundary = self._journal.end
+        self._tail_due = self._convert is not None
+        self._silence_due = n_silence
+        self._failure = None
+        try:
+            while not self._closed:
+                self.kick()
+                if self._is_reached:
+                    return
+                if self._task is None:
+                    raise NotConnected(f"The session of {self._session.name} is over; the audio is kept.")
+                await self._next_progress()
+                self._raise_failure()
+        finally:
+            self._silence_due = 0
+
+    @property
+    def _is_reached(self) -> bool:
+        return self._boundary is None
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None and self._task is None:
+            raise self._failure
 
     def _moved(self) -> None:
         progress, self._progress = self._progress, None

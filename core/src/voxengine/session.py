@@ -18,9 +18,11 @@ from voxengine.errors import (
     ErrorCode,
     NotConnected,
     ProviderError,
+    RemoteProtocolError,
     VoxEngineError,
 )
 from voxengine.events import EventType
+from voxengine.inputs import event_problem
 from voxengine.providers.base import BaseProvider, effective_capabilities
 from voxengine.providers.contract import CONTRACT, bind
 from voxengine.taps import SessionManager, Taps
@@ -35,6 +37,7 @@ __all__ = [
     "Session",
     "SessionOwner",
     "SessionState",
+    "choose_format",
     "error_event",
     "missing_dialogue",
 ]
@@ -46,7 +49,23 @@ CLOSE_DEADLINE_S: Final = 5.0
 DEFAULT_FORMAT: Final = AudioFormat(24_000)
 """Assumed for a provider that declares no format."""
 
-_URL_TAIL: Final = re.compile(r"(\b\w+://)(?:[^\s/@'\"]*@)?([^\s?#'\"]*)[?#][^\s'\"]*")
+_LET_GO_S: Final = 1.0
+"""How long a cancelled call of the contract may take to end."""
+_URL: Final = re.compile(r"(\b\w+://)([^\s/@'\"]*@)?([^\s?#'\"]*)([?#][^\s'\"]*)?")
+_OUTPUT: Final = frozenset(
+    {
+        EventType.RESPONSE_STARTED,
+        EventType.TEXT_OUTPUT,
+        EventType.AUDIO_OUTPUT_CHUNK,
+        EventType.SPEECH_MARK,
+        EventType.FUNCTION_CALL_INVOKED,
+        EventType.RESPONSE_COMPLETED,
+        EventType.RESPONSE_CANCELLED,
+    }
+)
+_ABANDONED: Final = "{} did not disconnect in time and was abandoned; a socket of it may stay open."
+_EARLY_LIMIT: Final = 1000
+"""Output events that are kept of a provider that speaks before it is ready."""
 
 
 class SessionState(StrEnum):
@@ -103,12 +122,18 @@ class Session:
         """pluggy's manager with the provider and the taps; only made when there are taps."""
         self.opened_at: float | None = None
         """Loop time at which the session was ready."""
+        self.ended_at: float | None = None
+        """Loop time at which it was lost."""
         self.latency_ms = 0
         self.sender: InputSender | None = None
         self.has_boundaries = False
         """Whether the provider says itself where a response starts and ends."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
+        self._early: list[tuple[EventType, dict[str, Any]]] = []
+        self._loss_while_opening: ProviderError | None = None
+        self._ending: asyncio.Task[bool] | None = None
+        self._reported: set[EventType] = set()
         self.capabilities: Capabilities = self._guarded(lambda: effective_capabilities(cls, config))
         self.provider: BaseProvider = self._guarded(lambda: cls(config))
         self.has_boundaries = bool(self.capabilities.response_boundaries)
@@ -134,12 +159,12 @@ class Session:
     @property
     def input_format(self) -> AudioFormat:
         """What the provider's ``send_audio`` is given: what was asked for if it takes that, else its first."""
-        return _choose(self.capabilities.input_formats, self.config.get("input_format"))
+        return choose_format(self.capabilities.input_formats, self.config.get("input_format"))
 
     @property
     def output_format(self) -> AudioFormat:
         """What the provider's chunks are taken for when they say nothing themselves."""
-        return _choose(self.capabilities.output_formats, self.config.get("output_format"))
+        return choose_format(self.capabilities.output_formats, self.config.get("output_format"))
 
     def can(self, row: str) -> bool:
         """Return whether a capability is partial, full or, for a row without a hook, not declared."""
@@ -157,20 +182,19 @@ class Session:
         started = self._loop.time()
         limit_s = deadlines.handshake_s + deadlines.ready_s
         try:
-            async with asyncio.timeout(limit_s):
-                await self._bound("connect")()
-        except TimeoutError as error:
-            await self._let_go()
+            await self._within(limit_s, "connect")
+        except _Late as error:
+            await self.close()
             what = f"connect() was not done after {limit_s:g} s (hand-shake and session ready)"
-            raise self.translate(error, what) from error
+            raise self.translate(error, what) from None
         except BaseException as error:
-            await self._let_go()
+            await self.close()
             if isinstance(error, Exception):
                 raise self.translate(error, "connect() failed") from error
             raise
-        if self.state is not SessionState.OPENING:  # Lost while it was opening.
-            await self._let_go()
-            raise ConnectionLost(
+        if not self.is_opening:  # Lost while it was opening.
+            await self.close()
+            raise self._loss_while_opening or ConnectionLost(
                 f"{self.name} closed the connection before the session was ready.", provider=self.name
             )
         self.state = SessionState.READY
@@ -178,52 +202,75 @@ class Session:
         self.latency_ms = round((self.opened_at - started) * 1000)
 
     @property
+    def is_opening(self) -> bool:
+        """Whether ``connect`` is under way."""
+        return self.state is SessionState.OPENING
+
+    def take_early_output(self) -> None:
+        """Deliver what the provider said before it was ready; for a session that takes over from none."""
+        early, self._early = self._early, []
+        for event_type, data in early:
+            self._deliver(event_type, data)
+
+    @property
     def age_s(self) -> float:
         """Seconds since the session was ready; 0.0 before."""
         return 0.0 if self.opened_at is None else self._loop.time() - self.opened_at
 
     async def close(self) -> bool:
-        """Disconnect the provider; False when it did not let go within the deadline. Idempotent."""
-        if self.state in (SessionState.CLOSING, SessionState.ENDED) and self.sender is None:
-            return True
-        was_ready = self.state in (SessionState.READY, SessionState.OPENING)
-        self.state = SessionState.CLOSING if was_ready else SessionState.ENDED
-        sender, self.sender = self.sender, None
-        if sender is not None:
-            await sender.close()
-        return await self._let_go()
+        """Disconnect the provider, once; False when it did not let go within the deadline.
 
-    async def _let_go(self) -> bool:
-        """Disconnect, whatever happens; also under cancellation of the caller."""
-        self.state = SessionState.CLOSING
-        work = self._loop.create_task(self._disconnect(), name=f"{self.name} disconnect")
+        Goes on to its end when the caller is cancelled; a second call waits for the first one's end.
+        """
+        if self._ending is None:
+            if self.state is not SessionState.ENDED:
+                self.state = SessionState.CLOSING
+            self._ending = self._loop.create_task(self._disconnect(), name=f"{self.name} disconnect")
         try:
-            return await asyncio.shield(work)
+            return await asyncio.shield(self._ending)
         except asyncio.CancelledError:
-            await asyncio.wait([work], timeout=CLOSE_DEADLINE_S)
+            await asyncio.wait([self._ending], timeout=CLOSE_DEADLINE_S)
             raise
 
     async def _disconnect(self) -> bool:
         done = True
         try:
-            async with asyncio.timeout(CLOSE_DEADLINE_S):
-                await self._bound("disconnect")()
-        except TimeoutError:
+            if self.sender is not None:
+                await self.sender.close()
+            await self._within(CLOSE_DEADLINE_S, "disconnect")
+        except _Late:
             done = False
+            self._warn("disconnect_timeout", _ABANDONED.format(self.name))
         except Exception as error:
-            self._report_close(error)
+            failure = self.translate(error, "disconnect() failed")
+            self._warn("disconnect_failed", f"{failure} The session is over all the same.")
         finally:
             self.state = SessionState.ENDED
             self.provider.attach(None)
         return done
 
-    def _report_close(self, error: Exception) -> None:
-        failure = self.translate(error, "disconnect() failed")
-        self._owner.session_event(
-            self,
-            EventType.WARNING,
-            {"code": "disconnect_failed", "message": f"{failure} The session is over all the same."},
-        )
+    def _warn(self, code: str, message: str) -> None:
+        self._owner.session_event(self, EventType.WARNING, {"code": code, "message": message})
+
+    async def _within(self, limit_s: float, hook: str) -> None:
+        """Call a hook; past the limit, or when cancelled, the call is cancelled and left to itself."""
+        work = asyncio.ensure_future(self._bound(hook)())
+        try:
+            done, _ = await asyncio.wait([work], timeout=limit_s)
+            if not done:
+                raise _Late
+            work.result()
+        except asyncio.CancelledError:
+            if work.done() and work.cancelled():
+                current = asyncio.current_task()
+                if current is None or not current.cancelling():
+                    raise RuntimeError("it was cancelled inside the provider") from None
+            raise
+        finally:
+            if not work.done():
+                work.add_done_callback(_look_at)
+                work.cancel()
+                await asyncio.wait([work], timeout=_LET_GO_S)
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -240,6 +287,11 @@ class Session:
         try:
             async with asyncio.timeout(CALL_DEADLINE_S):
                 return await self._bound(hook)(*args)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise self.failed(hook, RuntimeError("it was cancelled inside the provider")) from None
         except Exception as error:
             raise self.failed(hook, error) from error
 
@@ -261,11 +313,11 @@ class Session:
     def lose(self, error: ProviderError) -> None:
         """Report, once, that the session ended without being asked to."""
         if self.state is SessionState.OPENING:
-            self.state = SessionState.CLOSING
+            self.state, self._loss_while_opening = SessionState.CLOSING, error
             return
         if self.state is not SessionState.READY:
             return
-        self.state = SessionState.ENDED
+        self.state, self.ended_at = SessionState.ENDED, self._loop.time()
         self._owner.session_lost(self, error)
 
     def _bound(self, hook: str) -> Callable[..., Awaitable[Any]]:
@@ -298,8 +350,41 @@ class Session:
             self.lose(self._loss(values.get("error")))
         elif event_type is EventType.CONNECTION_CLOSED:
             self.lose(self._loss(None))
-        elif event_type is not EventType.CONNECTION_STARTING:
-            self._owner.session_event(self, event_type, values)
+        elif event_type is EventType.CONNECTION_STARTING:
+            return
+        elif self.is_opening and event_type in _OUTPUT:
+            if len(self._early) < _EARLY_LIMIT:
+                self._early.append((event_type, values))
+        else:
+            self._deliver(event_type, values)
+
+    def _deliver(self, event_type: EventType, data: dict[str, Any]) -> None:
+        """Pass an event on; what cannot be understood is the provider's fault and does not stop its reader."""
+        problem = event_problem(event_type, data)
+        if not problem:
+            self._scrub_event(data)
+            try:
+                self._owner.session_event(self, event_type, data)
+                return
+            except Exception as error:
+                problem = f"it could not be taken ({type(error).__name__})"
+        if event_type in self._reported:
+            return
+        self._reported.add(event_type)
+        fault = RemoteProtocolError(
+            f"{self.name} emitted {event_type.name} that was passed over: {problem}. "
+            "Later ones like it are passed over silently. This is a fault in the provider's package.",
+            provider=self.name,
+        )
+        data = {"error": fault, "recoverable": True}
+        self._owner.session_event(self, EventType.ERROR_GENERAL, data)
+
+    def _scrub_event(self, data: dict[str, Any]) -> None:
+        error, message = data.get("error"), data.get("message")
+        if isinstance(error, BaseException):
+            data["error"] = self._scrubbed(error)
+        if isinstance(message, str):
+            data["message"] = self.scrub(message)
 
     def provider_lost(self) -> None:
         """Learn that the provider set ``is_connected`` to False."""
@@ -309,6 +394,7 @@ class Session:
         if isinstance(error, ProviderError):
             if not error.provider:
                 error.provider = self.name
+            self._scrubbed(error)
             return error
         detail = f": {self.scrub(str(error))}" if error else ""
         return ConnectionLost(
@@ -321,11 +407,10 @@ class Session:
 
     def translate(self, error: Exception, what: str) -> VoxEngineError:
         """Return an exception of a provider in words of this package; secrets are masked."""
-        if isinstance(error, ProviderError):
-            if not error.provider:
-                error.provider = self.name
-            return error
         if isinstance(error, VoxEngineError):
+            if isinstance(error, ProviderError) and not error.provider:
+                error.provider = self.name
+            self._scrubbed(error)
             return error
         text = self.scrub(str(error))
         where = f"{self.name}: {what}: {type(error).__name__}{f': {text}' if text else ''}."
@@ -376,7 +461,8 @@ class Session:
             raise
         except KeyError as error:
             raise ProviderError(
-                f"{self.name} misses {self.scrub(str(error))} in its configuration. Give it as an option of VoiceEngineConfig or in metadata.",
+                f"{self.name} misses {self.scrub(str(error))} in its configuration. "
+                "Give it as an option of VoiceEngineConfig or in metadata.",
                 provider=self.name,
                 code=ErrorCode.INVALID_REQUEST,
             ) from error
@@ -384,10 +470,35 @@ class Session:
             raise self.translate(error, "the provider could not be made") from error
 
     def scrub(self, text: str) -> str:
-        """Return a text without the session's secrets and without the query of any URL."""
+        """Return a text without the session's secrets and without user and query of any URL."""
         for secret in _secrets(self.config):
             text = text.replace(secret, "…")
-        return _URL_TAIL.sub(r"\1\2?…", text)[:500]
+        return _URL.sub(_bare_url, text)[:500]
+
+    def _scrubbed(self, error: BaseException) -> BaseException:
+        """Return an exception whose text is free of secrets: the same one where it can be changed."""
+        text = str(error)
+        clean = self.scrub(text)
+        if clean == text[:500]:
+            return error
+        if len(error.args) == 1 and error.args[0] == text:
+            error.args = (clean,)
+        return error if str(error) == clean else ProviderError(clean, provider=self.name)
+
+
+def _bare_url(match: re.Match[str]) -> str:
+    scheme, user, rest, query = match.groups()
+    return f"{scheme}{'…@' if user else ''}{rest}{'?…' if query else ''}"
+
+
+class _Late(TimeoutError):
+    """Our deadline passed; a provider's own TimeoutError is another one."""
+
+
+def _look_at(work: asyncio.Future[Any]) -> None:
+    """See the exception of an abandoned call, so that the loop does not report it."""
+    if not work.cancelled():
+        work.exception()
 
 
 def error_event(error: BaseException) -> EventType:
@@ -423,7 +534,8 @@ def _secrets(config: Mapping[str, Any]) -> list[str]:
 _SECRET_WORDS: Final = ("key", "token", "secret", "password", "auth", "credential", "header", "cookie")
 
 
-def _choose(offered: tuple[AudioFormat, ...], wanted: object) -> AudioFormat:
+def choose_format(offered: tuple[AudioFormat, ...], wanted: object) -> AudioFormat:
+    """Return the format of a session: what was asked for if the provider has it, else its first."""
     if not offered:
         return wanted if isinstance(wanted, AudioFormat) and wanted.channels == 1 else DEFAULT_FORMAT
     return wanted if isinstance(wanted, AudioFormat) and wanted in offered else offered[0]

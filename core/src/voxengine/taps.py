@@ -7,8 +7,9 @@ which the taps were given, each result into the next, because pluggy would give 
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pluggy
 
@@ -25,6 +26,11 @@ __all__ = ["Mute", "SessionManager", "Taps"]
 
 Report = Callable[[str, BaseException], None]
 """Called once per tap and hook with the tap's name and the exception that it raised."""
+SlowReport = Callable[[str, float], None]
+"""Called once per tap and hook with the tap's name and for how many seconds it held the loop."""
+
+SLOW_TAP_S: Final = 0.050
+"""As for a handler: what takes longer stops the audio; it is reported."""
 
 
 class SessionManager(pluggy.PluginManager):
@@ -124,14 +130,17 @@ class Taps:
     Args:
         taps: Objects (or modules) with any of ``on_input``, ``on_output``, ``on_event``, ``on_wire``.
         report: Told about an exception, once per tap and hook.
+        slow: Told about a call that held the loop too long, once per tap and hook.
 
     Raises:
         ConfigError: A tap has none of the hooks, a coroutine function or a wrong signature.
     """
 
-    def __init__(self, taps: Sequence[object], report: Report) -> None:
+    def __init__(self, taps: Sequence[object], report: Report, slow: SlowReport | None = None) -> None:
         self._report = report
+        self._slow = slow
         self._reported: set[tuple[str, str]] = set()
+        self._reported_slow: set[tuple[str, str]] = set()
         self.names = _names(taps)
         self.discarded: dict[str, int] = dict.fromkeys(self.names, 0)
         """How many chunks and events each tap discarded."""
@@ -174,6 +183,7 @@ class Taps:
     def filter_event(self, event: Event) -> Event | None:
         """Pass an event through the taps; None when one discarded it."""
         for name, call in self._chains["on_event"]:
+            started = time.perf_counter()
             try:
                 result = call(event)
                 if result is not None and type(result) is not type(event):
@@ -183,6 +193,8 @@ class Taps:
             except Exception as error:
                 self._raised(name, "on_event", error)
                 continue
+            finally:
+                self._took(name, "on_event", time.perf_counter() - started)
             if result is None:
                 self.discarded[name] += 1
                 return None
@@ -192,13 +204,16 @@ class Taps:
     def observe_wire(self, direction: Literal["in", "out"], wire: str | bytes, now: float) -> None:
         """Show one message of the provider's connection to the observers."""
         for name, call in self._chains["on_wire"]:
+            started = time.perf_counter()
             try:
                 call(direction, wire, now)
             except Exception as error:
                 self._raised(name, "on_wire", error)
+            self._took(name, "on_wire", time.perf_counter() - started)
 
     def _filter_audio(self, hook: str, chunk: bytes) -> bytes | None:
         for name, call in self._chains[hook]:
+            started = time.perf_counter()
             try:
                 result = call(chunk)
                 if result is not None:
@@ -213,11 +228,18 @@ class Taps:
             except Exception as error:
                 self._raised(name, hook, error)
                 continue
+            finally:
+                self._took(name, hook, time.perf_counter() - started)
             if result is None:
                 self.discarded[name] += 1
                 return None
             chunk = result
         return chunk
+
+    def _took(self, name: str, hook: str, seconds: float) -> None:
+        if seconds > SLOW_TAP_S and self._slow is not None and (name, hook) not in self._reported_slow:
+            self._reported_slow.add((name, hook))
+            self._slow(f"{name}.{hook}", seconds)
 
     def _raised(self, name: str, hook: str, error: Exception) -> None:
         if (name, hook) not in self._reported:

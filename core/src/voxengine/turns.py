@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from voxengine.audio.vad import SegmentEvent
 
-__all__ = ["InputWatcher", "TurnTaker"]
+__all__ = ["InputWatcher", "TurnTaker", "endpointing_silence_ms"]
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the vendor waits for, so that it surely decides."""
@@ -37,17 +37,21 @@ class TurnTaker:
         journal = conversation.user.journal
         assert journal is not None
         self._watcher = None
+        user = conversation.user
         detection: TurnDetection = session.config["turn_detection"]
         is_client = detection.kind == "client"
         if is_client or not session.has_boundaries:
+            # An utterance that another session heard the start of is listened to from there.
+            base = max(user.speech_start or 0, journal.start) if user.is_speaking else journal.end
             self._watcher = InputWatcher(
                 conversation,
                 journal.format,
-                journal.end,
+                base,
                 detection,
                 "client" if is_client else "inferred",
                 lambda: self._heard_end(session),
             )
+            self._watcher.push(journal.read(base, journal.end - base))
 
     def push(self, data: bytes) -> None:
         """Listen to accepted audio."""
@@ -59,26 +63,32 @@ class TurnTaker:
         if session.config["turn_detection"].kind != "client":
             self._watcher = None
 
-    async def end(self, session: Session, respond: bool) -> None:
-        """End the user's turn with everything that was accepted."""
-        conversation, sender = self._conversation, session.sender
-        assert sender is not None
+    async def end(self, respond: bool) -> None:
+        """End the user's turn with everything that was accepted, in whichever session has the input by then."""
+        user = self._conversation.user
         if self._watcher is not None:
             self._watcher.flush()
-        has_turn = conversation.user.has_open_turn
-        await sender.flush()
+        has_turn = user.has_open_turn
+        session = await self._flush_input()
+        assert session.sender is not None
         detection: TurnDetection = session.config["turn_detection"]
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
             await self._end_by_hand(session, respond)
             return
-        if has_turn and conversation.user.turn_end is None:
-            conversation.user.turn_ended(sender.cursor)
-        silence_ms = (
-            detection.silence_ms
-            or session.capabilities.endpointing_silence_ms
-            or _ENDPOINTING_MS.get(detection.kind, _ENDPOINTING_MS["server"])
-        )
-        await sender.inject_silence(silence_ms + _SILENCE_MARGIN_MS)
+        if has_turn and user.turn_end is None:
+            user.turn_ended(session.sender.cursor)
+        await session.sender.inject_silence(endpointing_silence_ms(session))
+
+    async def _flush_input(self) -> Session:
+        """Send what was accepted; return the session that took it."""
+        user = self._conversation.user
+        while True:
+            session = user.owner
+            assert session is not None
+            assert session.sender is not None
+            await session.sender.flush()
+            if session is user.owner:
+                return session
 
     async def _end_by_hand(self, session: Session, respond: bool) -> None:
         conversation = self._conversation
@@ -89,6 +99,8 @@ class TurnTaker:
         try:
             await session.call("end_turn", respond)
         except VoxEngineError:
+            if session is not conversation.user.owner and conversation.user.owner is not None:
+                return  # Another session has taken over, and the turn with it.
             if respond:
                 conversation.responses.request_failed()
                 conversation.user.turn_end = None
@@ -99,12 +111,24 @@ class TurnTaker:
             self._conversation.activity.start(self._end_heard(session), "end of turn")
 
     async def _end_heard(self, session: Session) -> None:
-        assert session.sender is not None
         try:
-            await session.sender.flush()
-            await self._end_by_hand(session, True)
+            owner = self._conversation.user.owner
+            session = await self._flush_input()
+            if session is owner:  # Else the turn's end has gone over with the turn.
+                await self._end_by_hand(session, True)
         except Exception as error:
             self._conversation.report(session, error)
+
+
+def endpointing_silence_ms(session: Session) -> int:
+    """Return how much silence makes a session's vendor end the turn for sure."""
+    detection: TurnDetection = session.config["turn_detection"]
+    silence_ms = (
+        detection.silence_ms
+        or session.capabilities.endpointing_silence_ms
+        or _ENDPOINTING_MS.get(detection.kind, _ENDPOINTING_MS["server"])
+    )
+    return silence_ms + _SILENCE_MARGIN_MS
 
 
 class InputWatcher:

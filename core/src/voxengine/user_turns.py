@@ -61,6 +61,11 @@ class UserTurns:
         """Text turns that no output has answered yet, by history item, oldest first."""
         self._speech_start: int | None = None
         self._item: str | None = None
+        self._earlier: list[str] = []
+        """Items of the same unanswered turn before ``_item``."""
+        self._untold: str | None = None
+        """The latest answered item whose words have not come; some services transcribe behind the answer."""
+        self._gave_up = False
         self._texts: dict[str, str] = {}
 
     def open_journal(self, audio_format: AudioFormat, limit_s: float) -> None:
@@ -74,10 +79,15 @@ class UserTurns:
         if session is not self.owner or session.sender is None:
             return False
         at_ms = data.get("at_ms")
-        index = session.sender.index_at(at_ms) if isinstance(at_ms, int) else session.sender.cursor
+        index = session.sender.index_at(int(at_ms)) if at_ms is not None else session.sender.cursor
         source = data.get("source") or "server"
+        vendor_id = data.get("item_id")
         if event_type is EventType.SPEECH_STARTED:
+            if vendor_id is not None:
+                data["item_id"] = self._item_for(session, vendor_id, is_new=True)
             return self.speech_started(index, source, data)
+        if vendor_id is not None:
+            data["item_id"] = self._history.resolve(vendor_id, session.epoch) or vendor_id
         self.speech_ended(index, source, data)
         return True
 
@@ -109,17 +119,34 @@ class UserTurns:
 
     def turn_ended(self, index: int) -> None:
         """Note that a spoken turn is complete up to a journal index and waits for its answer."""
-        self.turn_end = index
+        self.turn_end, self._gave_up = index, False
         self._responses.input("audio", is_request=False)
         self._metrics.turn_ended("audio", self._now(), self._owner_name)
 
-    def text_turn(self, text: str) -> None:
-        """Note a user turn as text."""
+    def text_turn(self, text: str) -> str:
+        """Note a user turn as text; return its history item."""
         item = self._history.add_user_text(text, provider=self._owner_name)
         self.unanswered_texts[item.id] = text
         self._responses.input("text", is_request=True)
         self._floor("user", self.owner)
         self._metrics.turn_ended("text", self._now(), self._owner_name)
+        return item.id
+
+    def take_back(self, item_id: str) -> None:
+        """Forget a text turn that did not reach the provider: its caller was told so."""
+        self.unanswered_texts.pop(item_id, None)
+        self._responses.request_failed()
+        listener, self._history.on_change = self._history.on_change, None
+        try:
+            if item_id in self._history:
+                self._history.delete(item_id)
+        finally:
+            self._history.on_change = listener
+
+    @property
+    def speech_start(self) -> int | None:
+        """Journal index at which the open or unanswered utterance began, as far as known."""
+        return self._speech_start
 
     # -- what waits for an answer -----------------------------------------------------------------
 
@@ -132,7 +159,13 @@ class UserTurns:
 
     def unanswered_items(self) -> list[str]:
         """Return the history items that a session which takes over gets as turns and not as history."""
-        return [*self.unanswered_texts, *([self._item] if self._item is not None else [])]
+        spoken = [*self._earlier, *([self._item] if self._item is not None else [])]
+        return [*self.unanswered_texts, *spoken]
+
+    @property
+    def waits_for_answer(self) -> bool:
+        """Whether a spoken turn is over and its answer may still come."""
+        return self.turn_end is not None and not self._gave_up
 
     def open_turn_start(self) -> int:
         """Return the journal index from which a session that takes over must hear the user."""
@@ -144,13 +177,28 @@ class UserTurns:
         start = self._speech_start if self.is_speaking or self.turn_end is not None else None
         if start is None:
             start = journal.find_utterance()
-        return max(min(cursor if start is None else start, cursor), journal.start)
+        if start is None:
+            start = journal.find_onset(cursor)
+        return max(min(start, cursor), journal.start)
 
     def answered(self, session: Session, trigger: str) -> None:
-        """Note the first output that is kept of a response: what it answers need not be sent again."""
-        if trigger == "text":
+        """Note the first words or sound that are kept of a response: what it answers need not be sent again."""
+        if trigger == "text" and self._responses.awaiting:
+            for item_id in list(self.unanswered_texts)[:1]:
+                del self.unanswered_texts[item_id]
+        elif trigger in ("text", "tool"):
             self.unanswered_texts.clear()
-        elif trigger in ("audio", "server", "inferred"):
+        if trigger in ("audio", "server", "inferred") or (trigger == "tool" and self.turn_end is not None):
+            self._release(session)
+
+    def not_answered(self) -> None:
+        """Note a response that ended without anything: no other will come by itself."""
+        self._gave_up = True
+
+    def waive(self, session: Session) -> None:
+        """Note that the application wants no answer to what was said so far."""
+        self.unanswered_texts.clear()
+        if self.turn_end is not None:
             self._release(session)
 
     def _release(self, session: Session) -> None:
@@ -160,12 +208,19 @@ class UserTurns:
         index = session.sender.cursor if self.turn_end is None else self.turn_end
         if self.is_speaking and self._speech_start is not None:
             index = min(index, self._speech_start)
-        item_id, self._item = self._item, None
-        if item_id is not None:
+        index = min(index, session.sender.cursor)  # What was not sent stays, whatever was answered.
+        item_id = self._item
+        if self.is_speaking and self._earlier:
+            item_id = self._earlier.pop()  # The open utterance has an item of its own.
+        else:
+            self._item = None
+        self._earlier.clear()
+        if item_id is not None and item_id in self._history:
             first = max(self._speech_start or 0, journal.start)
             audio = journal.read(first, max(index - first, 0))
             if audio:
                 self._history.set_user_audio(item_id, audio, journal.format)
+            self._untold = None if self._history.get(item_id).is_transcribed else item_id
         journal.release(index)
         self.turn_end = None
         if not self.is_speaking:
@@ -175,12 +230,9 @@ class UserTurns:
 
     def transcript(self, session: Session, data: dict[str, Any]) -> None:
         """Take INPUT_TRANSCRIPT of a provider."""
-        vendor_id = data.get("item_id")
-        item_id = self._history.resolve(vendor_id, session.epoch) if vendor_id is not None else None
+        item_id = self._item_for(session, data.get("item_id"))
         if item_id is None:
-            item_id = self._ensure_item()
-            if vendor_id is not None:
-                self._history.bind(vendor_id, item_id, session.epoch)
+            return
         values = self._words(item_id, data)
         self._emit(EventType.INPUT_TRANSCRIPT, values, session)
         if not values["is_partial"] and not session.can("dialogue"):
@@ -188,7 +240,9 @@ class UserTurns:
 
     def recognised(self, session: Session, data: dict[str, Any]) -> None:
         """File TEXT_OUTPUT of a recogniser as the user's words; it is delivered as written."""
-        item_id = self._ensure_item()
+        item_id = self._item_for(session, data.get("item_id"))
+        if item_id is None:
+            return
         values = self._words(item_id, data)
         given = {"delta": values["delta"], "is_partial": values["is_partial"], **data, "item_id": item_id}
         self._emit(EventType.TEXT_OUTPUT, given, session)
@@ -202,17 +256,47 @@ class UserTurns:
             self._texts[item_id] = text
         else:
             self._texts.pop(item_id, None)
-        self._history.set_transcript(item_id, text, final=not is_partial)
+            self._untold = None if self._untold == item_id else self._untold
+        if item_id in self._history:
+            self._history.set_transcript(item_id, text, final=not is_partial)
         return {**data, "text": text, "delta": delta, "is_partial": is_partial, "item_id": item_id}
 
     def _covered(self, session: Session) -> None:
         """A recogniser's final words cover the audio so far; the next words are a new item."""
+        self._earlier.clear()
         self._item = None
         self._release(session)
         self._floor("user", session)
 
+    def _item_for(self, session: Session, vendor_id: str | None, *, is_new: bool = False) -> str | None:
+        """Return the item that a provider's words belong to; None when they are another session's affair now.
+
+        Args:
+            session: Whose words they are.
+            vendor_id: Its name for the item, if it gave one.
+            is_new: An utterance begins, so that the words are none of an earlier one.
+        """
+        history, epoch = self._history, session.epoch
+        known = history.resolve(vendor_id, epoch) if vendor_id is not None else None
+        if session is not self.owner:
+            # What it heard of the open turn is heard again by the session that owns the input.
+            return known if known != self._item else None
+        if known is not None:
+            return known
+        item_id = self._untold if self._item is None and not is_new else self._item
+        if item_id is None or item_id not in history:
+            item_id = self._ensure_item()
+        elif vendor_id is not None and history.vendor_id(item_id, epoch) is not None:
+            if item_id == self._item:
+                self._earlier.append(item_id)
+                self._item = None
+            item_id = self._ensure_item()
+        if vendor_id is not None:
+            history.bind(vendor_id, item_id, epoch)
+        return item_id
+
     def _ensure_item(self) -> str:
-        if self._item is None:
+        if self._item is None or self._item not in self._history:
             item = self._history.add_user_audio(status="in_progress", provider=self._owner_name)
             self._item = item.id
         return self._item

@@ -9,10 +9,13 @@ from typing import Any
 
 from tests.plugins.mock.support import session, tool
 from voxengine.testing.clock import virtual
+from voxengine_mock.faults import POINTS, fault_from_text
 from voxengine_mock.script import SCRIPT_KEYS
 from voxengine_mock.voice import VOICES
 
-README = (Path(__file__).parents[3] / "plugins" / "voxengine-mock" / "README.md").read_text(encoding="utf-8")
+README_PATH = Path(__file__).parents[3] / "plugins" / "voxengine-mock" / "README.md"
+README = README_PATH.read_text(encoding="utf-8")
+KINDS = ("quota", "error", "close", "reset", "stall", "garbage", "oversized", "slow_reader", "expire")
 
 
 def blocks(language: str) -> list[str]:
@@ -25,7 +28,7 @@ def metadata_rows() -> list[str]:
 
 
 def test_every_key_of_a_script_is_documented_and_no_other() -> None:
-    assert sorted(metadata_rows()) == sorted((*SCRIPT_KEYS, "script", "url"))
+    assert sorted(metadata_rows()) == sorted((*SCRIPT_KEYS, "script", "url", "ca_file"))
 
 
 def test_every_voice_is_documented() -> None:
@@ -74,3 +77,21 @@ async def test_the_example_script_does_what_the_text_says(tmp_path: Path) -> Non
         "It is sunny with 25 degrees.",
         "Lisbon: sunny. Oslo: cloudy.",
     ]
+
+
+REFERENCE = (README_PATH.parents[2] / "docs" / "reference" / "script.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> list[str]:
+    """The names in the first column of the table under a heading."""
+    table = REFERENCE.split(heading, 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^\| `\"?([\w:=]+)\"?`", table, re.MULTILINE)
+
+
+def test_the_reference_has_every_key_point_and_fault_and_no_other() -> None:
+    assert rows("| key | default | meaning |") == list(SCRIPT_KEYS)
+    assert [name.split(":")[0] for name in rows("| `at` | when |")] == [
+        name for name in POINTS for _ in range(2 if name == "response" else 1)
+    ]
+    assert set(rows("| `do` | what happens | further keys |")) == {"400", *KINDS}
+    assert [fault_from_text(f"{kind} at=ready").do for kind in KINDS] == list(KINDS)

@@ -49,9 +49,9 @@ def test_wildcards_and_regular_expressions(pattern: str, text: str, matches: boo
 
 
 def test_exact_pattern_wins_and_then_the_first_in_the_file() -> None:
-    responses = {"*": "any", "*hello*": "wild", "hello": "exact"}
+    responses = {"*hello*": "wild", "*hello you*": "more", "*": "any", "hello": "exact"}
 
-    assert say(responses, "hello", "hello you") == ["exact", "any"]
+    assert say(responses, "hello", "hello you", "you") == ["exact", "wild", "any"]
 
 
 def test_answers_of_a_list_come_in_turn_and_start_again() -> None:
@@ -70,7 +70,7 @@ def test_named_groups_are_handed_on() -> None:
 def test_spoken_words_come_in_turn_and_then_by_default() -> None:
     run = ScriptRun(Script.from_mapping({"hears": ["first words"], "hears_default": "more words"}))
 
-    assert [run.hear(), run.hear(), run.hear()] == ["first words", "more words", "more words"]
+    assert [run.hear().text for _ in range(3)] == ["first words", "more words", "more words"]
 
 
 def test_jitter_follows_the_seed() -> None:
@@ -157,6 +157,149 @@ BAD_FILES: list[tuple[str, int | None, str]] = [
     ),
     ('[responses.a]\ntool = ""\n', 2, r"responses\.a\.tool is empty"),
     ("seed = \n", None, r"is not valid TOML: .*line 1"),
+    ("a = " + "[" * 2000, None, r"(is nested too deeply|is not valid TOML)"),
+    # What is heard.
+    ('hears = [\n  "one two",\n  "one",\n]\n', 3, r"hears\[1\] has fewer than two words"),
+    ('hears_default = "stop!"\n', 1, r"hears_default has fewer than two words"),
+    ('hears = [{partials = ["a"]}]\n', 1, r"hears\[0\] has no text"),
+    ('[[hears]]\ntext = "one two"\nwordms = 4\n', 3, r"hears\[0\]\.wordms is not a key of an utterance"),
+    ('[[hears]]\ntext = "a b"\n[[hears]]\ntext = "c d"\nword_ms = 1\n', 5, r"hears\[1\]\.word_ms is 1; it"),
+    (
+        '[[hears]]\ntext = "one two"\nwords = [\n {word = "one", at_ms = 0, end_ms = 90},\n'
+        ' {word = "two", at_ms = 80, end_ms = 120},\n]\n',
+        5,
+        r"hears\[0\]\.words\[1\]\.at_ms is 80, before the word before it ends",
+    ),
+    (
+        '[[hears]]\ntext = "a b"\nwords = [{word = "a", at_ms = 9, end_ms = 9}]\n',
+        3,
+        r"hears\[0\]\.words\[0\]\.end_ms is 9; the word begins at 9",
+    ),
+    (
+        '[[hears]]\ntext = "a b"\nwords = [{word = "a", at_ms = 1, end_ms = 9}]\n',
+        3,
+        r"hears\[0\]\.words has 1 words and the text 2",
+    ),
+    (
+        '[[hears]]\ntext = "a b"\nwords = [{word = "a", at_ms = 1}]\n',
+        3,
+        r"hears\[0\]\.words\[0\] has no end_ms",
+    ),
+    # Times of an answer that cannot be.
+    (
+        '[responses.a]\nsay = "one two"\nduration_ms = 39\n',
+        3,
+        r"responses\.a\.duration_ms is 39, which 2 words",
+    ),
+    ('[responses.a]\nsay = "one"\nduration_ms = 10001\n', 3, r"responses\.a\.duration_ms is 10001, which 1"),
+    ('[responses.a]\ntool = "t"\nduration_ms = 100\n', 3, r"responses\.a\.duration_ms has no say beside it"),
+    (
+        '[responses.a]\nsay = "x"\ndelay_ms = -5\n',
+        3,
+        r"responses\.a\.delay_ms is -5; it takes a number from 0",
+    ),
+    (
+        '[responses.a]\nsay = "x y"\nat_ms = [50, 50]\n',
+        3,
+        r"responses\.a\.at_ms\[1\] is 50, not 20 ms after 50",
+    ),
+    ('[responses.a]\nsay = "x y"\nat_ms = [50]\n', 3, r"responses\.a\.at_ms has 1 times for 2 words"),
+    (
+        '[responses.a]\nsay = "x y"\nduration_ms = 200\nat_ms = [\n  0,\n  190,\n]\n',
+        6,
+        r"responses\.a\.at_ms\[1\] is 190, when the 200 ms of the answer are over",
+    ),
+    (
+        '[responses.a]\nsay = "x {text}"\nat_ms = [0, 50]\n',
+        3,
+        r"responses\.a\.at_ms times the words of a text with",
+    ),
+    (
+        '[responses.a]\nsay = "x"\nusage = {input_tokens = -1}\n',
+        3,
+        r"responses\.a\.usage\.input_tokens is -1",
+    ),
+    # Patterns that never match.
+    (
+        '[responses]\n"Hello" = "a"\n"x" = "b"\n"hello!" = "c"\n',
+        4,
+        r'responses\."hello!" never matches: "Hello" \(line 2\) is the same pattern',
+    ),
+    (
+        '[responses]\n"*a b*" = "a"\n"* A, b *" = "b"\n',
+        3,
+        r'responses\."\* A, b \*" never matches: "\*a b\*"',
+    ),
+    (
+        '[responses]\n"*" = "a"\nhello = "exact ones come first"\n"re:x" = "b"\n',
+        4,
+        r'responses\."re:x" never matches: "\*" \(line 2\) before it matches everything',
+    ),
+    ('[responses]\n"re: " = "a"\n', 2, r'responses\."re: " is an empty regular expression'),
+    # Delays and usage.
+    (
+        "[delays]\nhandshake = 5\n",
+        2,
+        r"delays\.handshake is not a key of the delays\. Did you mean 'handshake_ms'",
+    ),
+    ("[delays]\nready_ms = 600001\n", 2, r"delays\.ready_ms is 600001; it takes a number from 0 to 600000"),
+    ("delays = 5\n", 1, r"delays is int; it takes a table with handshake_ms"),
+    ('usage.per_word = "many"\n', 1, r"usage\.per_word is str; it takes a number"),
+    ("pace = nan\n", 1, r"pace is nan; it takes a number from 0\.1"),
+    # Faults.
+    ("faults = 1\n", 1, r"faults is int; it takes a list of tables"),
+    ('[[faults]]\nat = "ready"\n', 1, r"faults\[0\] has no do; it takes a status from 400 to 599, 'quota'"),
+    ('[[faults]]\ndo = "stal"\nat = "ready"\n', 2, r"faults\[0\]\.do is 'stal'; .* Did you mean 'stall'\?"),
+    ("[[faults]]\ndo = 200\n", 2, r"faults\[0\]\.do is '200'; it takes a status from 400"),
+    ('[[faults]]\ndo = "http"\n', 2, r"faults\[0\]\.do is 'http'"),
+    ('[[faults]]\ndo = "stall"\n', 1, r"faults\[0\] has no at; it takes one of handshake, ready"),
+    (
+        '[[faults]]\ndo = 401\n[[faults]]\ndo = "reset"\nat = "redy"\n',
+        5,
+        r"faults\[1\]\.at names no point 'redy'\. Did you mean 'ready'",
+    ),
+    (
+        '[[faults]]\ndo = "close"\nat = "handshake"\n',
+        3,
+        r"faults\[0\]\.at is 'handshake', where there is no session",
+    ),
+    ('[[faults]]\ndo = "close"\nat = "turn:0"\n', 3, r"faults\[0\]\.at has '0'; the count begins at 1"),
+    ('[[faults]]\ndo = "close"\nat = "ready:2"\n', 3, r"faults\[0\]\.at counts 'ready', which comes once"),
+    (
+        '[[faults]]\ndo = "reset"\nat = "turn:1:after_audio_ms=5"\n',
+        3,
+        r"faults\[0\]\.at has after_audio_ms, which",
+    ),
+    (
+        '[[faults]]\ndo = "reset"\nat = "response:1:later=5"\n',
+        3,
+        r"faults\[0\]\.at has 'later=5'; a point takes",
+    ),
+    (
+        '[[faults]]\ndo = "reset"\nat = "ready:after_ms=-5"\n',
+        3,
+        r"faults\[0\]\.at has 'after_ms=-5'; after_ms takes",
+    ),
+    ('[[faults]]\ndo = "reset"\nat = "input"\n', 3, r"faults\[0\]\.at needs how much audio"),
+    (
+        '[[faults]]\ndo = "close"\nat = "ready"\ncode = 1006\n',
+        4,
+        r"faults\[0\]\.code is 1006, which may not be sent",
+    ),
+    (
+        '[[faults]]\ndo = "error"\nat = "ready"\ncode = "bad"\n',
+        4,
+        r"faults\[0\]\.code takes one of 'authentication'",
+    ),
+    ('[[faults]]\ndo = "stall"\nat = "ready"\nfor_s = 0\n', 4, r"faults\[0\]\.for_s is 0; it takes a number"),
+    (
+        '[[faults]]\ndo = "reset"\nat = "ready"\nfor_s = 1\n',
+        4,
+        r"faults\[0\]\.for_s is not a key of the fault 'reset'",
+    ),
+    ("[[faults]]\ndo = 429\nretry_after_s = -1\n", 3, r"faults\[0\]\.retry_after_s is -1"),
+    ("[[faults]]\ndo = 429\ntimes = 0\n", 3, r"faults\[0\]\.times is 0; it takes a whole number from 1"),
+    ('[[faults]]\ndo = "garbage"\nat = "ready"\nas = "noise"\n', 4, r"faults\[0\]\.as takes one of 'text'"),
 ]
 
 

@@ -7,6 +7,9 @@ real time; :class:`ExternalClock` believes what a telephony bridge or a browser 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
@@ -81,6 +84,7 @@ class _Tracks:
         self.by_item: dict[ItemKey, _Track] = {}
         self.queue: list[_Track] = []
         self.total = 0
+        self._notes: deque[Callable[[], None]] = deque()
 
     def get(self, item: ItemKey) -> _Track:
         track = self.by_item.get(item)
@@ -98,7 +102,7 @@ class _Tracks:
     def start(self, track: _Track) -> None:
         if not track.is_started:
             track.is_started = True
-            self.listener.playback_started(track.item)
+            self._notes.append(functools.partial(self.listener.playback_started, track.item))
 
     def play(self, track: _Track, n_frames: int) -> None:
         if n_frames > 0:
@@ -113,7 +117,13 @@ class _Tracks:
         if track in self.queue:
             self.queue.remove(track)
         if track.is_started:
-            self.listener.playback_stopped(track.item, self.ms(track.played))
+            played_ms = self.ms(track.played)
+            self._notes.append(functools.partial(self.listener.playback_stopped, track.item, played_ms))
+
+    def notify(self) -> None:
+        """Tell the listener what happened; last in every call, since a listener may call the clock again."""
+        while self._notes:
+            self._notes.popleft()()
 
     def ms(self, n_frames: int) -> int:
         return n_frames * 1000 // self.rate
@@ -144,32 +154,29 @@ class NullClock:
 
     def write(self, item: ItemKey, n_frames: int) -> None:
         """Queue audio of an item behind what is queued."""
-        self._advance()
+        self._account()
         if not self._tracks.pending():
             self._at = self._loop.time()
-        track = self._tracks.get(item)
-        track.written += n_frames
-        if n_frames and self._tracks.queue[0] is track:
-            self._tracks.start(track)
-        self._arm()
+        self._tracks.get(item).written += n_frames
+        self._settle()
 
     def finish(self, item: ItemKey) -> None:
         """Say that no more audio of the item follows."""
-        self._advance()
+        self._account()
         track = self._tracks.by_item.get(item)
         if track is not None:
             track.is_finished = True
             if track.played >= track.written:
                 self._tracks.end(track)
-        self._arm()
+        self._settle()
 
     def flush(self) -> None:
         """Silence everything at once."""
-        self._advance()
+        self._account()
         for track in list(self._tracks.queue):
             track.written = track.played
             self._tracks.end(track)
-        self._arm()
+        self._settle()
 
     def played_ms(self, item: ItemKey) -> int:
         """How much of the item was played, rounded down."""
@@ -196,6 +203,11 @@ class NullClock:
             self._timer = None
 
     def _advance(self) -> None:
+        self._account()
+        self._settle()
+
+    def _account(self) -> None:
+        """Count what was played until now. Time in which nothing could play is not made up for."""
         now = self._loop.time()
         due = int((now - self._at) * self._tracks.rate + 1e-6)
         if due <= 0:
@@ -205,30 +217,31 @@ class NullClock:
             self._tracks.play(track, n_frames)
             due -= n_frames
             self._at += n_frames / self._tracks.rate
-            if track.played >= track.written and track.is_finished:
-                self._tracks.end(track)
-            elif track.played >= track.written:
-                break  # It waits for more of itself; what is behind it waits too.
-            if not due:
+            if track.played < track.written:
                 break
-        if not self._tracks.pending():
+            if not track.is_finished:
+                break  # It waits for more of itself; what is behind it waits too.
+            self._tracks.end(track)
+        if due or not self._tracks.pending():
             self._at = now
 
-    def _arm(self) -> None:
-        if self._timer is not None:
+    def _settle(self) -> None:
+        """Set the timer, then tell the listener, which may call again."""
+        head = self._tracks.queue[0] if self._tracks.queue else None
+        left = head.written - head.played if head is not None else 0
+        when = self._at + (left + 1) / self._tracks.rate
+        if self._timer is not None and (left <= 0 or abs(when - self._timer.when()) > 1e-6):
             self._timer.cancel()
             self._timer = None
-        if not self._tracks.queue:
-            return
-        left = self._tracks.queue[0].written - self._tracks.queue[0].played
-        if left > 0:
-            when = self._at + (left + 1) / self._tracks.rate
-            self._timer = self._loop.call_at(max(when, self._loop.time()), self._tick)
+        if head is not None and left > 0:
+            self._tracks.start(head)
+            if self._timer is None:
+                self._timer = self._loop.call_at(when, self._tick)
+        self._tracks.notify()
 
     def _tick(self) -> None:
         self._timer = None
         self._advance()
-        self._arm()
 
 
 class ExternalClock:
@@ -250,12 +263,14 @@ class ExternalClock:
             track.is_finished = True
             if track.played >= track.written:
                 self._tracks.end(track)
+        self._tracks.notify()
 
     def flush(self) -> None:
         """Forget what was not reported as played."""
         for track in list(self._tracks.queue):
             track.written = track.played
             self._tracks.end(track)
+        self._tracks.notify()
 
     def mark_played(self, item: ItemKey, played_ms: int) -> None:
         """Take the sink's report; more than was written is cut to that, less than before is ignored.
@@ -274,6 +289,7 @@ class ExternalClock:
         self._tracks.play(track, max(played - track.played, 0))
         if track.is_finished and track.played >= track.written:
             self._tracks.end(track)
+        self._tracks.notify()
 
     def cleared(self) -> None:
         """Take the sink's report that it dropped what it had."""

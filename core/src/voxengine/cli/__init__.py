@@ -45,6 +45,46 @@ examples:
   voxengine talk --profile support < questions.txt
 """
 
+_EMULATE: Final = """\
+Run an emulator of a service: the same protocol on a port of this machine, without a key of the vendor's, a
+network or a price. It prints one line of JSON with the URL when it listens, and ends cleanly with Ctrl-C or
+SIGTERM.
+"""
+
+_EMULATE_EPILOG: Final = """\
+examples:
+  voxengine emulate mock --port 8765
+  voxengine emulate mock --script talk.toml --speed 1 --log received.jsonl
+  voxengine emulate mock --fault "429 at=handshake retry_after=2" --fault "close at=turn:2 code=1011"
+  voxengine emulate mock --tls --tls-ca ca.pem
+"""
+
+_NEW_PROVIDER: Final = """\
+Write a complete package for a provider: the protocol with both of its ends, the provider, an emulator of
+the service, tests and the conformance kit. It works against its own emulator before a line is changed.
+"""
+
+_NEW_PROVIDER_EPILOG: Final = """\
+examples:
+  voxengine new-provider acme
+  voxengine new-provider acme-voice --name "Acme Voice" --directory plugins/acme
+"""
+
+_CHECK: Final = """\
+Judge an installed provider by the laws of the contract: life cycle, events, audio, interruption, tools,
+errors, secrets, cancellation and what is left behind. It needs no test runner.
+
+A provider that lives in memory is judged on virtual time; one that talks to a service in real time, with a
+session for nearly every law, which a paid service will bill. The exit code is 1 when a law is broken.
+"""
+
+_CHECK_EPILOG: Final = """\
+examples:
+  voxengine check mock
+  voxengine check acme --url ws://127.0.0.1:9000 --html report.html
+  voxengine check acme --profile staging --law speech_is_answered --json -
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
@@ -79,6 +119,18 @@ def _run(arguments: argparse.Namespace) -> int:
             from voxengine.cli import providers
 
             return providers.run(arguments)
+        if arguments.command == "emulate":
+            from voxengine.cli import emulate
+
+            return emulate.run(arguments)
+        if arguments.command == "new-provider":
+            from voxengine.cli import new_provider
+
+            return new_provider.run(arguments)
+        if arguments.command == "check":
+            from voxengine.cli import check
+
+            return check.run(arguments)
         from voxengine.cli import talk
 
         return talk.run(arguments)
@@ -121,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_providers(commands)
     _add_talk(commands)
+    _add_check(commands)
+    _add_emulate(commands)
+    _add_new_provider(commands)
     return parser
 
 
@@ -129,6 +184,87 @@ def _add_providers(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = commands.add_parser("providers", help=about, description=about.capitalize() + ".")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with every detail")
     parser.add_argument("--json", action="store_true", help="everything, as one JSON value")
+
+
+def _add_emulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "emulate",
+        help="run an emulator of a service",
+        description=_EMULATE,
+        epilog=_EMULATE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("emulator", metavar="NAME", help="which one, for example mock")
+    where = parser.add_argument_group("where it listens")
+    where.add_argument("--port", type=int, default=0, metavar="N", help="default: any that is free")
+    where.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    where.add_argument("--allow-remote", action="store_true", help="take a host that others can reach")
+    where.add_argument("--tls", action="store_true", help="speak TLS, with an authority made on the spot")
+    where.add_argument(
+        "--tls-ca", metavar="FILE", help="the same, and write the authority's certificate there"
+    )
+    how = parser.add_argument_group("how it behaves")
+    how.add_argument("--key", default="sk-drive", metavar="K", help="the key it takes (default: sk-drive)")
+    how.add_argument("--script", metavar="FILE", help="what it hears, says and does wrong (TOML)")
+    how.add_argument(
+        "--speed", type=float, metavar="X", help="output at so many times real time (default: the script's)"
+    )
+    how.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="what goes wrong, as in the examples or as JSON; may be repeated",
+    )
+    how.add_argument(
+        "--log", metavar="FILE", help="write what arrives, with the audio in WAV files beside it"
+    )
+
+
+def _add_new_provider(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "new-provider",
+        help="write a package for a provider of your own",
+        description=_NEW_PROVIDER,
+        epilog=_NEW_PROVIDER_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("provider", metavar="NAME", help="as in --provider NAME, for example acme")
+    parser.add_argument("--directory", metavar="DIR", help="the folder to make (default: voxengine-NAME)")
+    parser.add_argument("--name", metavar="TITLE", help='the service as people write it, as in "Acme Voice"')
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="judge a provider by the laws of the contract",
+        description=_CHECK,
+        epilog=_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="the provider; `voxengine providers` lists them")
+    parser.add_argument("--service", metavar="S", help="one of the provider's services")
+    parser.add_argument("--url", help="the service's address, for providers that take metadata['url']")
+    parser.add_argument("--profile", metavar="NAME", help="a profile of the configuration file")
+    parser.add_argument("--config", metavar="FILE", help="that file (default: voxengine.toml)")
+    parser.add_argument(
+        "--metadata",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the provider, the value as in TOML; may be repeated",
+    )
+    parser.add_argument(
+        "--law", action="append", default=[], metavar="LAW", help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("auto", "virtual", "real"),
+        default="auto",
+        help="virtual: for a provider in memory; auto: found out (default)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="the report as JSON; - writes standard output")
+    parser.add_argument("--html", metavar="FILE", help="the report as one HTML page")
 
 
 def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

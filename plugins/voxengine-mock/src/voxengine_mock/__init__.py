@@ -1,4 +1,4 @@
-"""The mock provider of VoxEngine: a simulated voice agent, offline and deterministic.
+"""The mock provider of VoxEngine: a simulated voice agent, offline and deterministic, and its emulators.
 
 The names are loaded when they are first used.
 """
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxengine_mock.agent import SimulatedAgent
+    from voxengine_mock.behaviour import Behaviour
     from voxengine_mock.codec import MockCodec
+    from voxengine_mock.emulator import MockEmulator
     from voxengine_mock.provider import MockProvider
     from voxengine_mock.script import Script
 
-__all__ = ["MockCodec", "MockProvider", "Script", "SimulatedAgent"]
+__all__ = ["Behaviour", "MockCodec", "MockEmulator", "MockProvider", "Script", "SimulatedAgent"]
 
 _HOMES = {
+    "Behaviour": "voxengine_mock.behaviour",
     "MockCodec": "voxengine_mock.codec",
+    "MockEmulator": "voxengine_mock.emulator",
     "MockProvider": "voxengine_mock.provider",
     "Script": "voxengine_mock.script",
     "SimulatedAgent": "voxengine_mock.agent",

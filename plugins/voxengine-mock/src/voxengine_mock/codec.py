@@ -54,6 +54,7 @@ __all__ = [
     "Warn",
     "WordMark",
     "field_names",
+    "name_of",
 ]
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
@@ -90,6 +91,14 @@ def _number_or_none(**options: Any) -> Any:
 
 def _object(**options: Any) -> Any:
     return _field((dict,), "an object", **options)
+
+
+def _objects(**options: Any) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise TypeError(f"{field.name} takes a list of objects")
+
+    return attrs.field(validator=check, **options)
 
 
 @attrs.frozen(kw_only=True)
@@ -168,12 +177,7 @@ class AddItems(Message):
     ``name``, ``call_id`` and ``arguments``.
     """
 
-    items: list[dict[str, Any]] = attrs.field(factory=list, repr=False)
-
-    @items.validator
-    def _check_items(self, _: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise TypeError("items takes a list of objects")
+    items: list[dict[str, Any]] = _objects(factory=list, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -231,6 +235,8 @@ class Transcript(Message):
     text: str = _text(repr=False)
     delta: str = _text(default="", repr=False)
     is_partial: bool = _flag(default=False)
+    words: list[dict[str, Any]] = _objects(factory=list, repr=False)
+    """With a final text: ``word``, ``at_ms`` and ``end_ms`` of each, in the session's input audio."""
 
 
 @attrs.frozen(kw_only=True)
@@ -432,6 +438,11 @@ _REQUIRED: Final = {
 def field_names(cls: type[Message]) -> tuple[str, ...]:
     """Return the names of a message's own fields, without ``extra``."""
     return _FIELDS[cls]
+
+
+def name_of(message: Message) -> str:
+    """Return the ``type`` under which a message travels."""
+    return _NAMES[type(message)]
 
 
 class MockCodec:

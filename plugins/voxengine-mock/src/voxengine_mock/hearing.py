@@ -7,31 +7,18 @@ they were cut.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
-import attrs
+from typing import Any, Final
 
 from voxengine.audio.vad import Segmenter
 from voxengine.codec import NewId
-from voxengine_mock.codec import Message, SpeechEnded, SpeechStarted, Transcript
+from voxengine_mock.happenings import Heard, SpeechEnded, SpeechStarted, TurnEnded
+from voxengine_mock.script import Utterance
 from voxengine_mock.settings import Settings
 
-__all__ = ["Hearing", "TurnEnded"]
-
-_WORD_MS: Final = 300
-"""A partial transcript grows by one word in this time."""
-
-
-@attrs.frozen
-class TurnEnded:
-    """The user's spoken turn is over; ``text`` is what was said."""
-
-    item_id: str
-    text: str = attrs.field(repr=False)
-
+__all__ = ["Hearing", "Sound"]
 
 _DETECTION: Final = ("input_rate", "threshold", "prefix_padding_ms", "silence_ms")
-Sound = Message | TurnEnded
+Sound = SpeechStarted | SpeechEnded | Heard | TurnEnded
 
 
 class Hearing:
@@ -39,14 +26,16 @@ class Hearing:
 
     Args:
         settings: The session's; see :meth:`configure`.
-        next_words: Returns what the next utterance says.
+        next_utterance: Returns what the user says next.
         new_id: Makes item identifiers.
     """
 
-    def __init__(self, settings: Settings, next_words: Callable[[], str], new_id: NewId) -> None:
-        self._next_words = next_words
+    def __init__(self, settings: Settings, next_utterance: Callable[[], Utterance], new_id: NewId) -> None:
+        self._next_utterance = next_utterance
         self._new_id = new_id
         self._n_samples = 0
+        self.final_delay_ms: float | None = None
+        """How late the final text of the turn that ended last comes; None: by the script's delay."""
         self._forget_turn()
         self._settings = settings
         self._segmenter = self._listen()
@@ -90,6 +79,7 @@ class Hearing:
                 if self._begin(at_ms) and is_server:
                     out.append(SpeechStarted(at_ms=at_ms, item_id=self._item_id))
                 continue
+            self._ended_ms = at_ms
             out.extend(self._partials(self._ms(event.decided_at)))
             if is_server:
                 out.append(SpeechEnded(at_ms=at_ms, item_id=self._item_id))
@@ -102,8 +92,10 @@ class Hearing:
         """Close the open turn here. Without speech in it there is nothing to say about it."""
         ends = self._segmenter.flush()
         out: list[Sound] = []
-        if ends and self._settings.turn_detection == "server":
-            out.append(SpeechEnded(at_ms=self._ms(ends[0].sample_index), item_id=self._item_id))
+        if ends:
+            self._ended_ms = self._ms(ends[0].sample_index)
+            if self._settings.turn_detection == "server":
+                out.append(SpeechEnded(at_ms=self._ended_ms, item_id=self._item_id))
         if self._item_id:
             out.extend(self._close())
         self.has_audio = False
@@ -121,36 +113,60 @@ class Hearing:
         self.has_audio = False
         """Whether audio arrived since the last turn ended."""
         self._item_id = ""
-        self._words: list[str] = []
+        self._utterance = Utterance("")
+        self._partial_texts: tuple[str, ...] = ()
         self._n_shown = 0
-        self._began_ms = 0
+        self._shown = ""
+        self._began_ms = self._ended_ms = 0
 
     def _begin(self, at_ms: int) -> bool:
         # Under manual control a turn may hold several utterances; its words were chosen at the first.
         if self._item_id:
             return False
         self._item_id = self._new_id("item_")
-        self._words = self._next_words().split()
-        self._began_ms = at_ms
+        utterance = self._utterance = self._next_utterance()
+        words = utterance.text.split()
+        self._partial_texts = (
+            tuple(" ".join(words[:n]) for n in range(1, len(words)))
+            if utterance.partials is None
+            else utterance.partials
+        )
+        self._began_ms = self._ended_ms = at_ms
         return True
 
     def _partials(self, until_ms: int) -> list[Sound]:
-        """Return one partial transcript for each word that is due, but for the last word."""
+        """Return the partial texts that are due."""
         out: list[Sound] = []
-        due = min(len(self._words) - 1, 1 + (until_ms - self._began_ms) // _WORD_MS)
-        while self._settings.transcription and self._n_shown < due:
+        due = 1 + int((until_ms - self._began_ms) // self._utterance.word_ms)
+        while self._settings.transcription and self._n_shown < min(due, len(self._partial_texts)):
+            out.append(self._heard(self._partial_texts[self._n_shown], is_partial=True))
             self._n_shown += 1
-            text = " ".join(self._words[: self._n_shown])
-            delta = (" " if self._n_shown > 1 else "") + self._words[self._n_shown - 1]
-            out.append(Transcript(item_id=self._item_id, text=text, delta=delta, is_partial=True))
         return out
 
+    def _heard(self, text: str, *, is_partial: bool) -> Heard:
+        # A text that takes back what was shown is new as a whole.
+        delta = text[len(self._shown) :] if text.startswith(self._shown) else text
+        self._shown = text
+        words = () if is_partial else self._word_times()
+        return Heard(item_id=self._item_id, text=text, delta=delta, is_partial=is_partial, words=words)
+
+    def _word_times(self) -> tuple[dict[str, Any], ...]:
+        times = self._utterance.words
+        if not times:
+            words = self._utterance.text.split()
+            each = max(0, self._ended_ms - self._began_ms) / len(words)
+            times = tuple((word, n * each, (n + 1) * each) for n, word in enumerate(words))
+        return tuple(
+            {"word": word, "at_ms": self._began_ms + round(at), "end_ms": self._began_ms + round(end)}
+            for word, at, end in times
+        )
+
     def _close(self) -> list[Sound]:
-        text = " ".join(self._words)
+        text = " ".join(self._utterance.text.split())
         out: list[Sound] = []
         if self._settings.transcription:
-            delta = text[len(" ".join(self._words[: self._n_shown])) :]
-            out.append(Transcript(item_id=self._item_id, text=text, delta=delta, is_partial=False))
-        out.append(TurnEnded(self._item_id, text))
+            out.append(self._heard(text, is_partial=False))
+        out.append(TurnEnded(item_id=self._item_id, text=text))
+        self.final_delay_ms = self._utterance.delay_ms
         self._forget_turn()
         return out

@@ -37,11 +37,13 @@ from voxengine_mock.ids import id_factory
 from voxengine_mock.voice import VOICES
 
 if TYPE_CHECKING:
+    import ssl
+
     from voxengine_mock.script import Script
 
 __all__ = ["MockProvider"]
 
-_OTHER_METADATA: Final = ("url", "session", "model", "temperature", "max_tokens")
+_OTHER_METADATA: Final = ("url", "ca_file", "session", "model", "temperature", "max_tokens")
 """Keys of ``metadata`` that are not the script's."""
 _BYE_S: Final = 1.0
 """How long saying goodbye may take."""
@@ -120,6 +122,7 @@ class MockProvider(BaseProvider):
         self._texts: dict[str, str] = {}
         self._usage: dict[str, Any] = {}
         self._cost: float | None = None
+        self._is_expiring = False
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class MockProvider(BaseProvider):
         if "url" in metadata:
             self.connection = await self._dial(str(metadata["url"]), deadlines)
         else:
-            self.connection = self._simulate(script)
+            self.connection = await self._simulate(script, deadlines)
         self._ready = asyncio.get_running_loop().create_future()
         try:
             await self._send(codec.Hello(settings=settings))
@@ -166,35 +169,31 @@ class MockProvider(BaseProvider):
 
     async def _dial(self, url: str, deadlines: Deadlines) -> Transport:
         # Imported here because it loads the client library, which sessions in memory do without.
+        from voxengine.testing.emulator import DEFAULT_KEY
         from voxengine.transport import connect_websocket
 
-        key = self.config.get("api_key")
+        # The emulator of the same package takes this key when it was given no other.
+        key = self.config.get("api_key") or DEFAULT_KEY
+        ca_file = (self.config.get("metadata") or {}).get("ca_file")
         keepalive = self.config.get("reconnect") or Reconnect()
         return await connect_websocket(
             url,
             provider="mock",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {key}"},
+            ssl=None if ca_file is None else await asyncio.to_thread(_trusting, str(ca_file)),
             handshake_s=deadlines.handshake_s,
             ping_interval_s=keepalive.ping_interval_s,
             ping_timeout_s=keepalive.ping_timeout_s,
             on_wire=self.wire_observer,
         )
 
-    def _simulate(self, script: Script) -> Transport:
+    async def _simulate(self, script: Script, deadlines: Deadlines) -> Transport:
         # Imported here because a session over a socket needs neither the agent nor its voice.
-        from voxengine.transport import memory_pair
-        from voxengine_mock.agent import SimulatedAgent
+        from voxengine_mock.in_memory import open_session
 
-        client, server = memory_pair(provider="mock", on_wire=self.wire_observer)
-
-        async def serve() -> None:
-            try:
-                await SimulatedAgent(server, script, id_factory(script.seed)).run()
-            finally:
-                await server.close()
-
-        self.start_task(serve(), name="mock agent")
-        return client
+        connection, serving = await open_session(script, deadlines.handshake_s, self.wire_observer)
+        self.start_task(serving, name="mock agent")
+        return connection
 
     # -- the contract ---------------------------------------------------------------------------
 
@@ -272,6 +271,8 @@ class MockProvider(BaseProvider):
                 for message in ends.decode(wire, clock()):
                     self._handle(message)
         except (ConnectionLost, RemoteProtocolError) as error:
+            if self._is_expiring and error.close_code in (1000, 1001):
+                error.code = ErrorCode.SESSION_EXPIRED
             if self._ready is not None and not self._ready.done():
                 self._ready.set_exception(error)
             else:
@@ -340,6 +341,7 @@ class MockProvider(BaseProvider):
             case codec.Transcript():
                 return EventType.INPUT_TRANSCRIPT, {
                     **_fields(message),
+                    "words": message.words or None,
                     "language": self._settings["language"],
                 }
             case codec.ToolCall():
@@ -354,6 +356,7 @@ class MockProvider(BaseProvider):
                 self._adopt(message.settings)
                 return EventType.SESSION_UPDATED, _fields(message)
             case codec.SessionExpiring():
+                self._is_expiring = True
                 return EventType.SESSION_EXPIRING, _fields(message)
             case codec.RateLimits():
                 return EventType.RATE_LIMITS, _fields(message)
@@ -361,6 +364,18 @@ class MockProvider(BaseProvider):
                 return EventType.WARNING, _fields(message)
         # What has no neutral form, such as the cut of an item whose response was over.
         return EventType.VENDOR_EVENT, {"name": type(message).__name__.lower(), "payload": _fields(message)}
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    """Return a context that trusts one authority alone."""
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # Also what is no certificate.
+        raise ConfigError(
+            f"metadata['ca_file'] names no readable certificate in PEM ({type(error).__name__})."
+        ) from None
 
 
 def _fields(message: codec.Message) -> dict[str, Any]:

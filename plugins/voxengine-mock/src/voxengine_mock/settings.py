@@ -35,6 +35,8 @@ class Settings:
     silence_ms: int = 500
     interrupt_response: bool = True
     """Whether the user's voice stops a response; for ``server`` only."""
+    create_response: bool = True
+    """Whether a spoken turn is answered without being asked to; for ``server`` only."""
     input_rate: int = 24_000
     output_rate: int = 24_000
     voice: str = ""
@@ -139,6 +141,7 @@ _CHECKS: Final[dict[str, Any]] = {
     "prefix_padding_ms": _int(0, 10_000),
     "silence_ms": _int(20, 10_000),
     "interrupt_response": _flag,
+    "create_response": _flag,
     "input_rate": _int(MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
     "output_rate": _int(MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
     "voice": _text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -19,7 +19,11 @@ _PIECE_MS: Final = 100
 
 
 class Cut(Exception):
-    """The response was asked to stop."""
+    """The response was asked to stop; ``status`` says as what it ends."""
+
+    def __init__(self, status: str = "cancelled") -> None:
+        super().__init__(status)
+        self.status = status
 
 
 @attrs.frozen
@@ -79,6 +83,9 @@ class Response:
     is_over: bool = False
     """Whether its ending was decided; from then on it cannot be cut."""
     n_tokens: int = 0
+    """Words said."""
+    n_chars: int = 0
+    """Letters to be said, so far."""
     played_ms: int | None = None
     """How much of it the client had played when it asked for the cut."""
     spoken: Spoken = attrs.field(factory=Spoken)
@@ -90,6 +97,7 @@ class Response:
     def add(self, text: str, *, is_last: bool) -> None:
         """Append text to be said."""
         self._pieces.append(text)
+        self.n_chars += len(text)
         self._is_complete = is_last
         self._changed.set()
 
@@ -143,8 +151,20 @@ def resolve_voice(settings: Settings, script: Script) -> Voice:
     return VOICES[DEFAULT_VOICE]
 
 
-async def make_speech(text: str, settings: Settings, script: Script) -> Speech:
-    """Prepare a text for speaking in the session's voice."""
+async def make_speech(
+    text: str,
+    settings: Settings,
+    script: Script,
+    *,
+    duration_ms: float | None = None,
+    at_ms: Sequence[float] = (),
+) -> Speech:
+    """Prepare a text for speaking in the session's voice.
+
+    Args:
+        duration_ms: How long it takes, in place of the script's speed. Real speech has its own time.
+        at_ms: When each word begins. The same holds.
+    """
     voice = resolve_voice(settings, script)
     if uses_espeak(settings, script):
         from voxengine_mock.espeak import EspeakSpeech
@@ -156,4 +176,6 @@ async def make_speech(text: str, settings: Settings, script: Script) -> Speech:
             language=settings.language,
             words_per_minute=script.words_per_minute,
         )
-    return ToneSpeech(text, voice, settings.output_rate, script.words_per_minute)
+    return ToneSpeech(
+        text, voice, settings.output_rate, script.words_per_minute, duration_ms=duration_ms, at_ms=at_ms
+    )

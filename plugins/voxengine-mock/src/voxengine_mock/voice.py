@@ -118,17 +118,70 @@ def _pause_ms(unit: str) -> int:
     return _GAP_MS
 
 
-def plan(text: str, words_per_minute: float = _STANDARD_WPM) -> tuple[Unit, ...]:
-    """Cut a text into units with their times. Their stretches cover the text without a gap."""
-    units: list[Unit] = []
+def plan(
+    text: str,
+    words_per_minute: float = _STANDARD_WPM,
+    *,
+    duration_ms: float | None = None,
+    at_ms: Sequence[float] = (),
+) -> tuple[Unit, ...]:
+    """Cut a text into units with their times. Their stretches cover the text without a gap.
+
+    Args:
+        duration_ms: How long all of it takes, in place of the speed.
+        at_ms: When each word begins, in place of the speed.
+    """
+    matches = list(_UNIT.finditer(text))
     scale = _STANDARD_WPM / words_per_minute
-    at_ms = 0
-    for match in _UNIT.finditer(text):
-        start = 0 if not units else match.start()
-        end_ms = at_ms + round(_spoken_ms(match[0]) * scale)
-        units.append(Unit(start, match.end(), match[0].rstrip(), at_ms, end_ms))
-        at_ms = end_ms + round(_pause_ms(match[0]) * scale)
-    return tuple(units)
+    spans = [(_spoken_ms(match[0]), _pause_ms(match[0])) for match in matches]
+    if at_ms:
+        times = _at_given_times([match[0] for match in matches], spans, at_ms, duration_ms, scale)
+    else:
+        total = sum(spoken + pause for spoken, pause in spans)
+        if duration_ms is not None and total:
+            scale = max(0.0, duration_ms - _tail_ms(duration_ms)) / total
+        times = []
+        now = 0.0
+        for spoken, pause in spans:
+            if duration_ms is None:
+                end = now + round(spoken * scale)
+                times.append((now, end))
+                now = end + round(pause * scale)
+            else:
+                times.append((now, now + spoken * scale))
+                now += (spoken + pause) * scale
+    return tuple(
+        Unit(0 if n == 0 else match.start(), match.end(), match[0].rstrip(), int(begin), int(end))
+        for n, (match, (begin, end)) in enumerate(zip(matches, times, strict=True))
+    )
+
+
+def _tail_ms(duration_ms: float) -> float:
+    return min(_TAIL_MS, duration_ms / 10)
+
+
+def _at_given_times(
+    units: Sequence[str],
+    spans: Sequence[tuple[int, int]],
+    at_ms: Sequence[float],
+    duration_ms: float | None,
+    scale: float,
+) -> list[tuple[float, float]]:
+    """Return the times of units whose words begin when they are told to; long words have several units."""
+    words: list[list[int]] = []
+    for n in range(len(units)):
+        if n and not units[n - 1][-1].isspace():
+            words[-1].append(n)
+        else:
+            words.append([n])
+    times: list[tuple[float, float]] = []
+    for n, word in enumerate(words):
+        begin = at_ms[n]
+        end = begin + scale * max(1, sum(spans[unit][0] for unit in word))
+        limit = at_ms[n + 1] if n + 1 < len(words) else duration_ms
+        each = ((end if limit is None else min(end, limit)) - begin) / len(word)
+        times += [(begin + k * each, begin + (k + 1) * each) for k in range(len(word))]
+    return times
 
 
 @attrs.frozen
@@ -229,11 +282,10 @@ def _render(voice: Voice, units: Sequence[Unit], pitches: Sequence[float], rate:
     """Render units and the pauses after them, up to ``until_ms``. Starts and ends at silence."""
     import numpy as np
 
-    start = units[0].at_ms * rate // 1000
-    out = np.zeros(until_ms * rate // 1000 - start)
+    out = np.zeros(until_ms * rate // 1000)
     for unit, semitones in zip(units, pitches, strict=True):
         if unit.end_ms > unit.at_ms:
-            at = unit.at_ms * rate // 1000 - start
+            at = unit.at_ms * rate // 1000
             wave = _render_unit(voice, unit, semitones, rate)[: len(out) - at]
             out[at : at + len(wave)] += wave
     return np.rint(32767.0 * _CEILING * np.tanh(out / _CEILING)).astype("<i2").tobytes()
@@ -331,10 +383,21 @@ class _Phrase:
 class ToneSpeech:
     """A :class:`Speech` in a synthetic voice. Holds one rendered phrase at a time."""
 
-    def __init__(self, text: str, voice: Voice, rate: int, words_per_minute: float = _STANDARD_WPM) -> None:
+    def __init__(
+        self,
+        text: str,
+        voice: Voice,
+        rate: int,
+        words_per_minute: float = _STANDARD_WPM,
+        *,
+        duration_ms: float | None = None,
+        at_ms: Sequence[float] = (),
+    ) -> None:
         self.text = text
-        self.units = plan(text, words_per_minute)
+        self.units = plan(text, words_per_minute, duration_ms=duration_ms, at_ms=at_ms)
         self.duration_ms = self.units[-1].end_ms + _TAIL_MS if self.units else 0
+        if duration_ms is not None and self.units:
+            self.duration_ms = int(duration_ms)
         self._voice = voice
         self._rate = rate
         self._pitches = _melody(self.units)
@@ -350,7 +413,7 @@ class ToneSpeech:
             until_ms = self.duration_ms if is_last else self.units[n + 1].at_ms
             is_long = until_ms - self.units[first].at_ms >= _PHRASE_MS
             if is_last or is_long or unit.end_ms + _GAP_MS * 2 < until_ms:
-                phrases.append(_Phrase(first, n + 1, self.units[first].at_ms, until_ms))
+                phrases.append(_Phrase(first, n + 1, self.units[first].at_ms if phrases else 0, until_ms))
                 first = n + 1
         return phrases
 

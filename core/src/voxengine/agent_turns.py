@@ -1,0 +1,252 @@
+"""The agent's side of a conversation: what can still be heard, and how much of it was."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import attrs
+
+from voxengine.audio.format import AudioFormat
+from voxengine.audio.playback import ExternalClock, NullClock, PlaybackClock
+from voxengine.events import EventType, LazyAudio
+from voxengine.history import Heard, History, Status, heard_from_marks
+from voxengine.output import OutputFormatter
+from voxengine.responses import Response, ResponseTracker
+from voxengine.session import Session
+from voxengine.taps import Taps
+from voxengine.user_turns import Emit, extend_text
+
+__all__ = ["AgentItem", "AgentTurns"]
+
+_CHARS_PER_S: Final = 18.0
+"""How fast speech gets through text; text that runs further ahead of its audio was not heard."""
+
+
+@attrs.define(eq=False)
+class AgentItem:
+    """An item of the agent while it can still be heard."""
+
+    id: str
+    vendor_id: str | None
+    response: Response
+    text: str = ""
+    received_ms: float = 0.0
+    marks: list[tuple[str, int]] = attrs.field(factory=list)
+    is_final: bool = False
+
+
+class AgentTurns:
+    """The agent's items, their audio and what was played of it. Loop thread only.
+
+    Args:
+        history: Where the items are filed. The application may delete one at any time.
+        responses: Says which response is open.
+        taps: The filters of the output.
+        emit: Delivers events.
+    """
+
+    def __init__(self, history: History, responses: ResponseTracker, taps: Taps, emit: Emit) -> None:
+        self._history = history
+        self._responses = responses
+        self._taps = taps
+        self._emit = emit
+        self._output: OutputFormatter | None = None
+        self._items: dict[str, AgentItem] = {}
+        self.clock: PlaybackClock | None = None
+
+    def open_clock(self, audio_format: AudioFormat, playback: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to play, in the engine's output format."""
+        self._output = OutputFormatter(audio_format)
+        if playback == "external":
+            self.clock = ExternalClock(audio_format, self)
+        else:
+            self.clock = NullClock(audio_format, self, loop)
+
+    @property
+    def output(self) -> OutputFormatter:
+        """Brings audio to the engine's output format; there from the first connect on."""
+        assert self._output is not None
+        return self._output
+
+    @property
+    def is_audible(self) -> bool:
+        """Whether something is playing or waits to be played."""
+        return self.clock is not None and self.clock.current is not None
+
+    # -- what is said -----------------------------------------------------------------------------
+
+    def item(
+        self, session: Session, response: Response, vendor_id: str | None, text: str | None
+    ) -> AgentItem:
+        """Return the item that an output belongs to, a new one where it begins."""
+        item_id = response.item_ids.get(vendor_id)
+        held = self._items.get(item_id) if item_id is not None else None
+        is_anonymous = response.is_inferred and vendor_id is None
+        if held is not None and is_anonymous and held.is_final and text and not text.startswith(held.text):
+            held = None  # A provider without ids that wrote a finished text writes the next one.
+        if held is None:
+            new_id = self._history.start_agent(response.id, provider=session.name).id
+            if vendor_id is not None:
+                self._history.bind(vendor_id, new_id, session.epoch)
+            held = AgentItem(new_id, vendor_id, response)
+            response.item_ids[vendor_id] = new_id
+            self._items[new_id] = held
+        return held
+
+    def find(self, response: Response, vendor_id: str | None) -> AgentItem | None:
+        """Return an item by the provider's name for it."""
+        item_id = response.item_ids.get(vendor_id)
+        return self._items.get(item_id) if item_id is not None else None
+
+    def take_text(self, session: Session, item: AgentItem, data: dict[str, Any]) -> None:
+        """Take TEXT_OUTPUT."""
+        item.text, delta = extend_text(item.text, data)
+        is_partial = bool(data.get("is_partial", False))
+        item.is_final = not is_partial
+        if item.id in self._history:
+            self._history.set_agent_text(item.id, item.text)
+        data.update(
+            text=item.text, delta=delta, is_partial=is_partial, response_id=item.response.id, item_id=item.id
+        )
+        self._emit(EventType.TEXT_OUTPUT, data, session)
+
+    def take_audio(self, session: Session, item: AgentItem, data: dict[str, Any]) -> None:
+        """Take AUDIO_OUTPUT_CHUNK."""
+        rate = data.get("sample_rate") or session.output_format.sample_rate
+        source = AudioFormat(rate, data.get("channels") or 1)
+        audio = data["audio_data"]
+        if not isinstance(audio, bytes | LazyAudio):
+            audio = bytes(audio)
+        self._deliver(session, item, self.output.take(item.id, audio, source), data)
+
+    def _deliver(
+        self, session: Session, item: AgentItem, audio: bytes | LazyAudio, data: dict[str, Any]
+    ) -> None:
+        assert self.clock is not None
+        if self._taps.has("on_output"):
+            kept = self._taps.filter_output(audio if isinstance(audio, bytes) else audio.pcm())
+            if kept is None:
+                return
+            audio = kept
+        n_bytes = len(audio) if isinstance(audio, bytes) else audio.n_bytes
+        if not n_bytes:
+            return
+        audio_format = self.output.format
+        item.received_ms += audio_format.duration_ms(n_bytes)
+        self.clock.write(item.id, audio_format.n_frames(n_bytes))
+        data.update(
+            audio_data=audio,
+            sample_rate=audio_format.sample_rate,
+            channels=audio_format.channels,
+            response_id=item.response.id,
+            item_id=item.id,
+        )
+        self._emit(EventType.AUDIO_OUTPUT_CHUNK, data, session)
+
+    def finish(self, response: Response, session: Session, status: Status) -> int:
+        """Note that a response was received in full; what has not been played still plays.
+
+        Returns:
+            How much of it was played so far, in milliseconds.
+        """
+        assert self.clock is not None
+        played = 0
+        for item in [item for item in self._items.values() if item.response is response]:
+            tail = self.output.finish(item.id)
+            if tail:
+                self._deliver(session, item, tail, {})
+            if item.id in self._history:
+                self._history.finish_agent(item.id, status)
+            self.clock.finish(item.id)
+            played += self.clock.played_ms(item.id)
+        self._forget()
+        return played
+
+    # -- what was heard ---------------------------------------------------------------------------
+
+    def silence(self, response: Response | None) -> dict[str, tuple[str, bool]]:
+        """Silence the output and file what was heard of all that could still be heard.
+
+        Args:
+            response: The response that was open.
+
+        Returns:
+            By item: the text that was heard, and whether that is estimated.
+        """
+        assert self.clock is not None
+        # What waits behind the playing item was not heard at all.
+        queued = [
+            item for item in self._items.values() if item.response is response or self._is_unheard(item)
+        ]
+        self.clock.flush()
+        heard = {item.id: self._cut(item, response) for item in queued}
+        for item in queued:
+            self._items.pop(item.id, None)
+        return heard
+
+    def _is_unheard(self, item: AgentItem) -> bool:
+        assert self.clock is not None
+        return self.clock.played_ms(item.id) < int(item.received_ms)
+
+    def _cut(self, item: AgentItem, response: Response | None) -> tuple[str, bool]:
+        """Cut an item in the history at what was heard; return the heard text and whether it is estimated."""
+        assert self.clock is not None
+        self.output.finish(item.id)
+        played = self.clock.played_ms(item.id)
+        if item.id not in self._history or (item.received_ms == 0 and item.response is not response):
+            return item.text, False
+        received = round(item.received_ms)
+        # Text runs ahead of the audio of an open response, so its audio so far says little of its length.
+        spoken_ms = round(len(item.text) / _CHARS_PER_S * 1000) if item.response is response else 0
+        text = heard_from_marks(item.text, item.marks, played) if item.marks else None
+        cut = self._history.truncate_agent(item.id, played, text, max(received, spoken_ms))
+        return cut.heard_text or "", cut.heard_is_estimated
+
+    def playing(self) -> AgentItem | None:
+        """Return the item that is playing or will play next."""
+        current = self.clock.current if self.clock is not None else None
+        return self._items.get(current) if current is not None else None
+
+    def heard(self, item: AgentItem | None, session: Session) -> tuple[Heard | None, Heard | None]:
+        """Return what was heard of an item in our ids and in the provider's."""
+        if item is None:
+            return None, None
+        assert self.clock is not None
+        played, total = self.clock.played_ms(item.id), self.clock.total_played_ms()
+        ours = Heard(item.response.id, item.id, 0, played, total)
+        if item.response.epoch != session.epoch:
+            return ours, None
+        theirs = Heard(
+            item.response.vendor_id or item.response.id, item.vendor_id or item.id, 0, played, total
+        )
+        return ours, theirs
+
+    def played_ms(self, response: Response) -> int:
+        """Return how much of a response was played."""
+        assert self.clock is not None
+        return sum(self.clock.played_ms(item_id) for item_id in response.item_ids.values())
+
+    # -- the clock reports here -------------------------------------------------------------------
+
+    def playback_started(self, item: str) -> None:
+        """The first sample of an item is being played."""
+        held = self._items.get(item)
+        if held is not None:
+            self._emit(EventType.AUDIO_OUTPUT_STARTED, {"response_id": held.response.id, "item_id": item})
+
+    def playback_stopped(self, item: str, played_ms: int) -> None:
+        """An item was played to its end, or cut."""
+        held = self._items.get(item)
+        if held is None:
+            return
+        data = {"response_id": held.response.id, "item_id": item, "played_ms": played_ms}
+        self._emit(EventType.AUDIO_OUTPUT_STOPPED, data)
+        self._forget()
+
+    def _forget(self) -> None:
+        done = [
+            item.id for item in self._items.values() if item.response.is_ended and not self._is_unheard(item)
+        ]
+        for item_id in done[:-1]:
+            del self._items[item_id]

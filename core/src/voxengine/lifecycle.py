@@ -1,0 +1,278 @@
+"""The inside of an engine: its state, its sessions and who may call it when."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from voxengine.bus import EventBus
+from voxengine.config import VoiceEngineConfig
+from voxengine.continuity import Continuity, refuse_planned
+from voxengine.conversation import Conversation
+from voxengine.errors import ConfigError, ConnectionLost, NotConnected, ProviderError, UsageError, WrongThread
+from voxengine.events import EventType
+from voxengine.history import History
+from voxengine.metrics import Metrics
+from voxengine.providers.registry import ProviderRegistry
+from voxengine.session import Session
+from voxengine.taps import Taps
+from voxengine.turns import TurnTaker
+
+if TYPE_CHECKING:
+    from voxengine.tools import ToolRunner
+
+__all__ = ["EngineState", "Lifecycle"]
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life, in the words of its errors."""
+
+    NEW = "not connected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "lost"
+    CLOSED = "disconnected"
+
+
+class Lifecycle:
+    """What :class:`~voxengine.engine.VoiceEngine` is built on. Loop thread only, once it is connected."""
+
+    def __init__(self, config: VoiceEngineConfig, taps: Sequence[object], registry: ProviderRegistry) -> None:
+        given: object = config
+        if not isinstance(given, VoiceEngineConfig):
+            what = "a plain mapping" if isinstance(given, Mapping) else f"a {type(given).__name__}"
+            raise ConfigError(
+                f"VoiceEngine got {what}. Make it a configuration first: VoiceEngine(VoiceEngineConfig(**config))."
+            )
+        self._config = config
+        self._registry = registry
+        self._state = EngineState.NEW
+        self._thread_id: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: Session | None = None
+        self._conversation_: Conversation | None = None
+        self._continuity_: Continuity | None = None
+        self._turns_: TurnTaker | None = None
+        self._lock: asyncio.Lock | None = None
+        self._failure: ProviderError | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._counter = itertools.count(1)
+        self.events = EventBus(self._now)
+        """Where the application listens."""
+        self.history = History(new_id=self._new_id, keep_audio_s=config.keep_audio_s)
+        """What was said; see :class:`voxengine.history.History`."""
+        self.metrics = Metrics()
+        """Latencies and counts."""
+        self._taps = Taps(taps, self._tap_raised, self._tap_slow)
+        self.metrics.tapped = self._taps.discarded
+        if self._taps.has("on_event"):
+            self.events.tap = self._taps.filter_event
+        self._tools_: ToolRunner | None = None
+        for tool in config.tools:
+            self._tools.register(tool)
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    async def _open_first(self) -> None:
+        conversation = self._conversation
+        try:
+            refuse_planned(self._config)
+            conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1})
+            session = await self._continuity.open(self._config, instead_of=None, degrade=True)
+        except Exception as error:
+            data = {"error": error, "will_retry": False, "provider_name": self._config.provider}
+            conversation.emit(EventType.CONNECTION_FAILED, data)
+            raise
+        assert conversation.user.journal is not None
+        self._continuity.attach_input(session, self._config, conversation.user.journal.end)
+        conversation.output_owner = session
+        self._adopt(session)
+        data = {**session.established, "session_id": session.session_id, "latency_ms": session.latency_ms}
+        conversation.emit(EventType.CONNECTION_ESTABLISHED, data, session)
+        session.take_early_output()
+
+    async def _opened(self, work: Coroutine[Any, Any, None], method: str) -> None:
+        """Open a session in a task that ``disconnect`` can end; a cancelled caller waits for its end too."""
+        task = self._opening = self._conversation.activity.start(work, method)
+        try:
+            await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if self._is_closed() and current is not None and not current.cancelling():
+                raise NotConnected(f"{method}(): the engine was disconnected meanwhile.") from None
+            raise
+        finally:
+            self._opening = None
+
+    def _adopt(self, session: Session) -> None:
+        self._session, self._state, self._failure = session, EngineState.CONNECTED, None
+
+    def _begin(self) -> None:
+        if self._thread_id is not None:
+            self._check_thread("connect")
+        if self._state is not EngineState.NEW:
+            hint = {
+                EngineState.CONNECTED: "It can be used.",
+                EngineState.CONNECTING: "Wait for that to end.",
+                EngineState.LOST: "switch_provider continues the conversation.",
+            }.get(self._state, "Make a new VoiceEngine(config).")
+            raise UsageError(f"connect(): this engine is {self._state} already. {hint}")
+        loop = asyncio.get_running_loop()
+        if self._conversation_ is None:
+            self._loop, self._thread_id = loop, threading.get_ident()
+            self._lock = asyncio.Lock()
+            self._conversation_ = Conversation(
+                self._config,
+                self.events,
+                self._taps,
+                self.history,
+                self.metrics,
+                lambda: self._tools,
+                self._new_id,
+            )
+            self._continuity_ = Continuity(
+                self._conversation_, self._registry, self._taps, self.metrics, self._tool_specs, self
+            )
+            self._turns_ = TurnTaker(self._conversation_)
+            self._continuity_.on_input_ready = self._turns_.attach
+        elif loop is not self._loop:
+            raise UsageError(
+                "connect(): this engine belongs to another event loop. Make a new VoiceEngine(config)."
+            )
+        self._state = EngineState.CONNECTING
+
+    async def _close(self, opening: asyncio.Task[None] | None, session: Session | None) -> None:
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
+        conversation = self._conversation
+        conversation.hang_up()
+        if session is not None:
+            await self._continuity.retire(session, "disconnect")
+        if self._tools_ is not None:
+            await self._tools_.close()
+        await conversation.close()
+
+    def _check_switchable(self) -> None:
+        if self._state not in (EngineState.CONNECTED, EngineState.LOST):
+            raise NotConnected(f"switch_provider(): this engine is {self._state}.")
+
+    # -- sessions report here ---------------------------------------------------------------------
+
+    def session_event(self, session: Session, event_type: EventType, data: dict[str, Any]) -> None:
+        """Take an event of a provider; for the session only."""
+        if event_type is EventType.SPEECH_STARTED and session is self._session:
+            self._turns.vendor_speaks_up(session)
+        self._conversation.session_event(session, event_type, data)
+
+    def session_lost(self, session: Session, error: ProviderError) -> None:
+        """Learn that a session ended by itself; for the session only."""
+        conversation = self._conversation
+        if session.sender is None:
+            return  # It never was in force: whoever opened it is told.
+        is_in_force = session is self._session and self._state is EngineState.CONNECTED
+        if is_in_force:
+            conversation.end_responses("lost")
+            self._state, self._failure = EngineState.LOST, error
+        data = {"error": error, "will_reconnect": False}
+        conversation.emit(EventType.CONNECTION_LOST, data, session)
+        if is_in_force:
+            conversation.activity.start(self._continuity.retire(session, "lost"), "retire")
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _conversation(self) -> Conversation:
+        assert self._conversation_ is not None
+        return self._conversation_
+
+    @property
+    def _tools(self) -> ToolRunner:
+        if self._tools_ is None:
+            from voxengine.tools import ToolRunner
+
+            self._tools_ = ToolRunner(timeout_s=self._config.tool_timeout_s, on_event=self._tool_event)
+        return self._tools_
+
+    def _tool_specs(self) -> list[dict[str, Any]]:
+        return [] if self._tools_ is None else self._tools_.specs()
+
+    @property
+    def _turns(self) -> TurnTaker:
+        assert self._turns_ is not None
+        return self._turns_
+
+    @property
+    def _continuity(self) -> Continuity:
+        assert self._continuity_ is not None
+        return self._continuity_
+
+    def _is_closed(self) -> bool:
+        return self._state is EngineState.CLOSED
+
+    def _ready(self, method: str) -> Session:
+        if self._state is not EngineState.CONNECTED or threading.get_ident() != self._thread_id:
+            self._not_ready(method)
+        assert self._session is not None
+        return self._session
+
+    def _not_ready(self, method: str) -> None:
+        if self._thread_id is not None:
+            self._check_thread(method)
+        if self._state is EngineState.LOST and self._failure is not None:
+            raise ConnectionLost(
+                f"{method}(): the session with {self._config.provider} was lost ({self._failure}). "
+                "Nothing was sent; switch_provider continues the conversation.",
+                provider=self._config.provider,
+                close_code=self._failure.close_code,
+            )
+        then = (
+            "Make a new VoiceEngine(config)."
+            if self._state is EngineState.CLOSED
+            else "await engine.connect() first."
+        )
+        raise NotConnected(f"{method}(): this engine is {self._state}. {then}")
+
+    def _connected_once(self, what: str) -> Conversation:
+        conversation = self._conversation_
+        if conversation is None or conversation.user.journal is None:
+            raise NotConnected(f"{what} is known after connect().")
+        return conversation
+
+    def _check_thread(self, method: str) -> None:
+        if threading.get_ident() != self._thread_id and self._thread_id is not None:
+            raise WrongThread(
+                f"{method}() was called from another thread than the engine's. Use "
+                f"engine.call_threadsafe({method!r}, ...), which returns a future."
+            )
+
+    def _now(self) -> float:
+        return self._loop.time() if self._loop is not None else 0.0
+
+    def _new_id(self, prefix: str) -> str:
+        return f"{prefix.rstrip('_')}_{next(self._counter)}"
+
+    def _tool_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
+        if self._conversation_ is not None:
+            self._conversation_.calls.runner_event(event_type, data)
+
+    def _tap_raised(self, name: str, error: BaseException) -> None:
+        self._emit(EventType.ERROR_GENERAL, {"error": error, "recoverable": True, "tap": name})
+
+    def _tap_slow(self, name: str, took_s: float) -> None:
+        message = (
+            f"The tap {name} held the loop for {took_s * 1000:.0f} ms; audio stutters. "
+            "Start a task for slow work, or hand it to a thread."
+        )
+        self._emit(EventType.WARNING, {"code": "slow_handler", "message": message, "tap": name})
+
+    def _emit(self, event_type: EventType, data: dict[str, Any]) -> None:
+        if self._conversation_ is not None:
+            self._conversation_.emit(event_type, data)
+        else:
+            self.events.emit(event_type, data)

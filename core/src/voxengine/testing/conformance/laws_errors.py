@@ -1,0 +1,229 @@
+"""Laws of errors, loss and secrets, and of the provider in the engine's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from voxengine.config import VoiceEngineConfig
+from voxengine.engine import VoiceEngine
+from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, ProviderError, VoxEngineError
+from voxengine.events import Event, EventType
+from voxengine.providers.base import BaseProvider
+from voxengine.providers.registry import ProviderRegistry
+from voxengine.testing.conformance.law import Law, LawBroken, law
+from voxengine.testing.conformance.probe import ENDINGS, ERRORS, OUTPUT, Probe, tell
+from voxengine.testing.conformance.subject import secrets_of
+
+__all__ = ["LAWS"]
+
+LAWS: Final[list[Law]] = []
+
+_NAME: Final = "subject"
+_REFUSALS: Final = (ErrorCode.AUTHENTICATION, ErrorCode.PERMISSION)
+_SENTINEL: Final = "sk-conformance-0c1d5e7f"
+
+
+def engine_for(provider: BaseProvider) -> VoiceEngine:
+    """Return an engine whose one session is this instance."""
+    kind: Any = type(provider)
+
+    class Given(kind):  # type: ignore[misc]
+        def __new__(cls, config: dict[str, Any]) -> Any:
+            return provider  # No instance of this class, so that nothing is initialised again.
+
+    registry = ProviderRegistry()
+    registry.register(_NAME, Given)
+    given = provider.config if isinstance(provider.config, Mapping) else {}
+    names = ("input_format", "output_format", "turn_detection", "mode")
+    options = {name: given[name] for name in names if given.get(name) is not None}
+    config = VoiceEngineConfig(provider=_NAME, playback="null", **options)
+    return VoiceEngine(config, registry=registry)
+
+
+@law("responses", into=LAWS, needs=("text_turn",), essential=True)
+async def engine_sees_one_response_for_a_turn(probe: Probe) -> None:
+    """In an engine, a turn gives one RESPONSE_STARTED, then output, then one ending, given or inferred."""
+    probe.require_answers()
+    engine = engine_for(probe.make())
+    events: list[Event] = []
+    engine.events.on("*", events.append)
+    try:
+        await engine.connect()
+        await engine.send_text(probe.settings.prompt_text)
+        await engine.wait_idle(timeout_s=probe.settings.answer_s, settle_s=probe.settings.quiet_s + 0.6)
+    finally:
+        await engine.disconnect()
+    kinds = [e.type for e in events if e.type in (EventType.RESPONSE_STARTED, *OUTPUT, *ENDINGS)]
+    n_starts = kinds.count(EventType.RESPONSE_STARTED)
+    n_ends = sum(kinds.count(kind) for kind in ENDINGS)
+    if n_starts != 1 or n_ends != 1 or len(kinds) < 3:
+        what = ", ".join(kind.name for kind in dict.fromkeys(kinds)) or "nothing"
+        raise LawBroken(
+            f"A turn gave {n_starts} starts and {n_ends} endings of a response; there came {what}."
+        )
+    if kinds[0] is not EventType.RESPONSE_STARTED or kinds[-1] not in ENDINGS:
+        raise LawBroken(f"The response goes from {kinds[0].name} to {kinds[-1].name}.")
+
+
+async def _connect_failure(probe: Probe, kind: str) -> ProviderError:
+    """Return what an engine makes of a connect that cannot succeed."""
+    provider = await probe.peer(kind)
+    engine = engine_for(provider)
+    try:
+        await engine.connect()
+        # A service may refuse with its first answer.
+        await engine.send_text(probe.settings.prompt_text)
+        await engine.wait_idle(timeout_s=probe.settings.answer_s)
+    except ProviderError as error:
+        if provider.is_connected:
+            raise LawBroken("is_connected is True after connect() has failed.") from error
+        return error
+    except VoxEngineError as error:
+        raise LawBroken(f"connect() raised {tell(error)}; it is a ProviderError.") from error
+    finally:
+        await engine.disconnect()
+    raise LawBroken(f"connect() succeeded although the service is {kind}.")
+
+
+@law("errors", into=LAWS)
+async def refused_credentials_are_named(probe: Probe) -> None:
+    """Refused credentials make connect raise an error of code authentication or permission, not to be retried."""
+    error = await _connect_failure(probe, "refused")
+
+    if error.code not in _REFUSALS:
+        raise LawBroken(f"Refused credentials gave the code {str(error.code)!r}: {tell(error)}")
+    if error.recoverable:
+        raise LawBroken("Refused credentials are called recoverable; trying again cannot help.")
+
+
+@law("errors", into=LAWS)
+async def unreachable_service_is_named(probe: Probe) -> None:
+    """A service that cannot be reached makes connect raise an error that is worth retrying."""
+    error = await _connect_failure(probe, "unreachable")
+
+    if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.CONNECTION_LOST):
+        raise LawBroken(f"A service that cannot be reached gave the code {str(error.code)!r}: {tell(error)}")
+    if not error.recoverable:
+        raise LawBroken("A service that cannot be reached is called not recoverable.")
+
+
+@law("errors", into=LAWS, essential=True)
+async def lost_session_ends_exactly_once(probe: Probe) -> None:
+    """When the service cuts the connection, the loss is reported once, at the latest by the next call."""
+    provider = await probe.peer("lossy")
+    engine = engine_for(provider)
+    losses: list[Event] = []
+    engine.events.on(EventType.CONNECTION_LOST, losses.append)
+    own: list[Event] = []
+    provider.on_event = own.append
+    try:
+        await engine.connect()
+        probe.strike()
+        for _ in range(3):
+            # The first call makes it end; one that did not notice learns it from the next.
+            with contextlib.suppress(ConnectionLost, NotConnected):
+                await engine.send_text(probe.settings.prompt_text)
+            with contextlib.suppress(ProviderError, NotConnected):
+                await engine.wait_idle(timeout_s=probe.settings.settle_s)
+            if losses:
+                break
+        await asyncio.sleep(probe.settings.quiet_s)
+        n_told = sum(event.type is EventType.CONNECTION_LOST for event in own)
+    finally:
+        await engine.disconnect()
+    if not losses:
+        raise LawBroken("The service cut the connection and nobody was told.")
+    if n_told > 1:
+        raise LawBroken(f"One loss of the session was reported {n_told} times.")
+    if provider.is_connected:
+        raise LawBroken("is_connected is True after the loss of the session.")
+    _check_error(losses[0])
+
+
+@law("errors", into=LAWS)
+async def error_events_hold_errors(probe: Probe) -> None:
+    """The ``error`` of an event is an exception, its code one of the closed list, ``recoverable`` a bool."""
+    async with probe.open(tools=[dict(probe.settings.tool)]) as live:
+        if probe.answers:
+            await live.ask()
+        # Something that no service accepts: a result for a call that it never made.
+        with contextlib.suppress(Exception):  # What it raises is not an event.
+            await live.call("send_tool_result", "call-that-never-was", "{}", False)
+        await live.quiet()
+
+        for event in live.of(*ERRORS, EventType.CONNECTION_LOST):
+            _check_error(event)
+
+
+def _check_error(event: Event) -> None:
+    error, recoverable = event.data.get("error"), event.data.get("recoverable")
+    if not isinstance(error, BaseException):
+        raise LawBroken(f"{event.type.name}.error is a {type(error).__name__}; it is an exception.")
+    if isinstance(error, ProviderError) and error.code not in tuple(ErrorCode):
+        raise LawBroken(f"{event.type.name} has the code {error.code!r}, which is not of the closed list.")
+    if recoverable is not None and not isinstance(recoverable, bool):
+        raise LawBroken(f"{event.type.name}.recoverable is a {type(recoverable).__name__}; it is a bool.")
+
+
+@law("errors", into=LAWS, essential=True)
+async def secrets_are_shown_nowhere(probe: Probe) -> None:
+    """No credential is in a representation, an event, an error or a log record."""
+    own = list(probe.subject.secrets) or secrets_of(probe.config)
+    changes: dict[str, Any] = {} if own else {"api_key": _SENTINEL}
+    secrets = own or [_SENTINEL]
+    with _log_records() as records:
+        shown: list[tuple[str, str]] = []
+        live = probe.live(**changes)
+        try:
+            await live.call("connect", limit_s=probe.settings.connect_s)
+            if probe.answers:
+                await live.ask()
+            with contextlib.suppress(VoxEngineError):
+                await live.call("send_tool_result", "call-that-never-was", "{}", False)
+        except Exception as error:
+            shown.append(("the exception", f"{error!r} {error} {vars(error)!r}"))
+        finally:
+            with contextlib.suppress(Exception):
+                await live.disconnect()
+        shown.append(("repr() of the provider", f"{live.provider!r} {live.provider}"))
+        shown += [(f"a {event.type.name} event", _content(event)) for event in live.events]
+        shown += [(f"a log record of {record.name}", record.getMessage()) for record in records]
+    for where, text in shown:
+        if any(secret in text for secret in secrets):
+            raise LawBroken(f"A credential is in {where}.")
+
+
+def _content(event: Event) -> str:
+    parts = [repr(event)]
+    for value in event.data.values():
+        if not isinstance(value, bytes):
+            parts += [repr(value), str(value)]
+        if isinstance(value, BaseException):
+            parts.append(repr(vars(value)))
+    return " ".join(parts)
+
+
+@contextlib.contextmanager
+def _log_records() -> Iterator[list[logging.LogRecord]]:
+    """Collect what is logged at any level, but for what a transport library logs when it is debugged."""
+    records: list[logging.LogRecord] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            library = record.name.partition(".")[0]
+            if record.levelno > logging.DEBUG or library not in ("websockets", "asyncio", "aiohttp", "httpx"):
+                records.append(record)
+
+    root, keeper = logging.getLogger(), Keeper(logging.DEBUG)
+    level = root.level
+    root.addHandler(keeper)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield records
+    finally:
+        root.removeHandler(keeper)
+        root.setLevel(level)

@@ -1,0 +1,83 @@
+"""The proxy carries what it is given, and breaks what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from voxengine.errors import ConfigError
+from voxengine.testing import FaultProxy, leak_check
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1000):
+        writer.write(data)
+    writer.close()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[str]:
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/path?x=1"
+
+
+async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/", maxsplit=1)[0]))
+
+
+async def test_bytes_pass_both_ways_and_the_path_stays(service: str) -> None:
+    async with FaultProxy(service) as proxy:
+        reader, writer = await connect(proxy.url)
+        writer.write(b"hello")
+
+        assert await reader.readexactly(5) == b"hello"
+
+    assert proxy_tail(service) == "/path?x=1"
+    writer.close()
+
+
+def proxy_tail(url: str) -> str:
+    return "/" + url.split("/", 3)[3]
+
+
+async def test_stalled_proxy_holds_the_writer_back(service: str) -> None:
+    async with FaultProxy(service) as proxy:
+        _, writer = await connect(proxy.url)
+        proxy.stall()
+        writer.write(bytes(32 * 2**20))
+        draining = asyncio.ensure_future(writer.drain())
+
+        done, _ = await asyncio.wait([draining], timeout=0.2)
+
+        assert not done
+        draining.cancel()
+        writer.transport.abort()
+
+
+async def test_cut_breaks_the_connection(service: str) -> None:
+    async with FaultProxy(service) as proxy:
+        reader, writer = await connect(proxy.url)
+        writer.write(b"hello")
+        await reader.readexactly(5)
+
+        proxy.cut()
+
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+
+
+async def test_end_of_the_proxy_leaves_nothing(service: str) -> None:
+    async with leak_check():
+        async with FaultProxy(service) as proxy:
+            _, writer = await connect(proxy.url)
+            writer.write(b"hello")
+        writer.close()
+
+
+@pytest.mark.parametrize("url", ["wss://example.invalid/", "example.invalid", "ws://"])
+def test_address_that_cannot_be_carried_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="ws://"):
+        FaultProxy(url)
