@@ -278,7 +278,12 @@ def run_python(session: nox.Session, *arguments: str, **variables: str) -> None:
 def run_tests(
     session: nox.Session, *arguments: str, runner: tuple[str, ...] = ("pytest",), **variables: str
 ) -> None:
-    run_python(session, "-m", *runner, *arguments, VOXENGINE_TEST_INSTALLED="1", **variables)
+    # The strangers' packages are installed with uv, which a session need not have on its path.
+    run_python(session, "-m", *runner, *arguments, VOXENGINE_TEST_INSTALLED="1", UV=UV, **variables)
+
+
+PARALLEL = ("-n", "auto", "--dist", "loadfile")
+"""A worker for each processor; a file stays in one, since its fixtures make environments."""
 
 
 # --- Sessions -----------------------------------------------------------------------------------
@@ -295,25 +300,31 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against the built wheels. Arguments after `--` go to pytest."""
     install(session, "tests")
-    run_tests(session, *session.posargs)
+    run_tests(session, *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 @nox.parametrize("websockets", WEBSOCKETS_MAJORS)
 def matrix(session: nox.Session, websockets: str) -> None:
-    """Run the tests on each supported Python with each supported major version of websockets.
+    """Run the tests of the code on each supported Python with each supported major version of websockets.
 
-    All of them on the lowest Python with each version, and on each Python with the newest version; in
-    the remaining corners only the files that name the transport or websockets. `-- FILE…` overrides.
+    Those of core and plug-ins but for the slow ones: on the lowest Python with each version, and on each
+    Python with the newest version; in the remaining corners only the files that name the transport or
+    websockets. What is built, installed and documented is the same everywhere and is left to `tests`.
+    `-- FILE…` overrides.
     """
     install(session, "tests", websockets=websockets)
     everything = session.python == PYTHONS[0] or websockets == WEBSOCKETS_MAJORS[-1]
-    chosen = session.posargs or ([] if everything else transport_tests())
-    run_tests(session, "-q", *chosen, VOXENGINE_TEST_WEBSOCKETS=websockets)
+    chosen = session.posargs or (MATRIX_FOLDERS if everything else transport_tests())
+    chosen = [*chosen, "tests/meta/test_packaging.py::test_matrix_runs_against_the_version_that_it_names"]
+    run_tests(session, "-q", *PARALLEL, "-m", "not slow", *chosen, VOXENGINE_TEST_WEBSOCKETS=websockets)
+
+
+MATRIX_FOLDERS = ["tests/core", "tests/plugins"]
 
 
 def transport_tests() -> list[str]:
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    files = [file for folder in MATRIX_FOLDERS for file in sorted((ROOT / folder).rglob("test_*.py"))]
     return [str(file) for file in files if re.search("transport|websocket", file.read_text("utf-8"))]
 
 

@@ -19,7 +19,8 @@ class EchoProvider(BaseProvider):
         self.start_task(self.read())
 
     async def disconnect(self) -> None:
-        await self.connection.close()
+        if self.connection is not None:
+            await self.connection.close()
 
     async def send_audio(self, audio_data: bytes) -> None:
         await self.connection.send(audio_data)

@@ -62,7 +62,7 @@ def test_row_is_set_by_a_word_or_by_a_cell(row: str) -> None:
 @pytest.mark.parametrize("value", ["full", True, None, 1, ("full",)])
 def test_row_refuses_what_is_no_capability(value: object) -> None:
     with pytest.raises(ConfigError, match="is a Capability or a Support"):
-        Capabilities(cancel=value)  # type: ignore[arg-type]
+        Capabilities(cancel=value)
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,6 @@ def _formats(value: Iterable[AudioFormat]) -> tuple[AudioFormat, ...]:
     return tuple(value)
 
 
-def _row() -> Any:
-    return attrs.field(default=UNKNOWN, converter=_to_capability)
-
-
 @attrs.frozen(kw_only=True)
 class Capabilities:
     """What a provider (or one of its services) can do.
@@ -105,59 +101,59 @@ class Capabilities:
     does not; unknown dialogue counts as dialogue.
     """
 
-    streaming: Capability = _row()
+    streaming: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Audio both ways while it is being made."""
-    dialogue: Capability = _row()
+    dialogue: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Answers by itself: hears (or reads) and speaks (or writes)."""
-    recognition: Capability = _row()
+    recognition: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Turns speech into text."""
-    synthesis: Capability = _row()
+    synthesis: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Turns text into speech."""
-    text_turn: Capability = _row()
+    text_turn: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes a user turn as text (``send_text``)."""
-    speak: Capability = _row()
+    speak: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Speaks a given text as the agent (``speak``)."""
-    server_turn_detection: Capability = _row()
+    server_turn_detection: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Finds the end of the user's turn from silence, at the vendor."""
-    semantic_turn_detection: Capability = _row()
+    semantic_turn_detection: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Finds the end of the user's turn from meaning, at the vendor."""
-    client_turn_detection: Capability = _row()
+    client_turn_detection: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Lets the client decide where a turn ends (``end_turn``)."""
-    discard_input: Capability = _row()
+    discard_input: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Can drop input that was sent and not yet answered."""
-    session_tools: Capability = _row()
+    session_tools: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Calls functions of the application."""
-    live_configuration: Capability = _row()
+    live_configuration: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes ``configure_session`` in the middle of a session."""
-    cancel: Capability = _row()
+    cancel: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Stops a response on request (``interrupt``)."""
-    heard_text: Capability = _row()
+    heard_text: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Knows which words belong to which played millisecond."""
-    resume: Capability = _row()
+    resume: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Continues an ended session by its handle."""
-    items: Capability = _row()
+    items: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes single history items in mid-session (``send_item``)."""
-    context_text: Capability = _row()
+    context_text: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes earlier turns as text when a session starts (``load_history``)."""
-    context_audio: Capability = _row()
+    context_audio: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes earlier user turns as audio when a session starts."""
-    context_tools: Capability = _row()
+    context_tools: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes earlier tool calls and results when a session starts."""
-    replay: Capability = _row()
+    replay: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes audio faster than real time; ``replay_speed`` says how much faster."""
-    response_boundaries: Capability = _row()
+    response_boundaries: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Says where a response starts and ends."""
-    multiple_voices: Capability = _row()
-    vocabulary_at_connect: Capability = _row()
+    multiple_voices: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
+    vocabulary_at_connect: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes a custom vocabulary when a session starts."""
-    vocabulary_live: Capability = _row()
+    vocabulary_live: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Takes a custom vocabulary in the middle of a session."""
-    word_timings: Capability = _row()
-    emotion: Capability = _row()
+    word_timings: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
+    emotion: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Recognises emotion in the user's speech."""
-    usage: Capability = _row()
+    usage: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Reports what a session used (``get_usage``)."""
-    cost: Capability = _row()
+    cost: Capability = attrs.field(default=UNKNOWN, converter=_to_capability)
     """Can price what a session used (``estimate_cost``)."""
 
     voices: tuple[str, ...] = attrs.field(default=(), converter=_to_names)

@@ -190,7 +190,8 @@ class Session:
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception):
-                raise self.translate(error, "connect() failed") from error
+                failure = self.translate(error, "connect() failed")
+                raise failure from self.cause_of(failure, error)
             raise
         if not self.is_opening:  # Lost while it was opening.
             await self.close()
@@ -293,7 +294,8 @@ class Session:
                 raise
             raise self.failed(hook, RuntimeError("it was cancelled inside the provider")) from None
         except Exception as error:
-            raise self.failed(hook, error) from error
+            failure = self.failed(hook, error)
+            raise failure from self.cause_of(failure, error)
 
     def failed(self, hook: str, error: Exception) -> VoxEngineError:
         """Return what a call's exception means, and end the session when it means loss."""
@@ -465,9 +467,24 @@ class Session:
                 "Give it as an option of VoiceEngineConfig or in metadata.",
                 provider=self.name,
                 code=ErrorCode.INVALID_REQUEST,
-            ) from error
+            ) from None
         except Exception as error:
-            raise self.translate(error, "the provider could not be made") from error
+            failure = self.translate(error, "the provider could not be made")
+            raise failure from self.cause_of(failure, error)
+
+    def cause_of(self, failure: VoxEngineError, error: BaseException) -> BaseException | None:
+        """Return what a failure is raised from: the provider's exception, unless its text shows a secret."""
+        if failure is error:
+            return error.__cause__
+        link: BaseException | None = error
+        seen: set[int] = set()
+        while link is not None and id(link) not in seen:
+            seen.add(id(link))
+            text = str(link)[:500]
+            if self.scrub(text) != text:
+                return None  # A traceback would print it.
+            link = link.__cause__ or link.__context__
+        return error
 
     def scrub(self, text: str) -> str:
         """Return a text without the session's secrets and without user and query of any URL."""

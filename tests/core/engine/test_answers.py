@@ -545,3 +545,22 @@ def test_fakes_are_as_they_say() -> None:
     assert Seen(engine).events == []
     assert FULLY.response_boundaries
     assert issubclass(kind(), Puppet)
+
+
+@virtual
+async def test_what_was_heard_stays_so_at_later_interruptions() -> None:
+    async with calling() as call:
+        one = call.provider()
+        one.starts()
+        one.writes("One two three four five six seven eight nine ten eleven twelve thirteen fourteen")
+        one.sounds(1000)
+        await asyncio.sleep(0.9)
+        call.engine.interrupt()
+        (cut,) = call.engine.history
+        one.completes()
+        one.starts("r2")
+        one.sounds(1000, "r2", "i2")
+        await asyncio.sleep(0.1)
+        call.engine.interrupt()
+
+        assert call.engine.history.get(cut.id) == cut

@@ -379,3 +379,17 @@ async def test_provider_format_decides_when_none_is_configured() -> None:
     async with calling(cls) as call:
         assert call.engine.input_format == AudioFormat(16_000)
         assert call.engine.output_format == AudioFormat(8000)
+
+
+@virtual
+async def test_answer_that_comes_early_takes_no_audio_away_that_was_not_sent() -> None:
+    slow = kind(behaviour={"send_audio": lambda *_: asyncio.sleep(0.2)})
+    async with calling(slow, turn_detection={"kind": "client", "silence_ms": 200}) as call:
+        await speak(call.engine, speech(200) + silence(280))
+        assert len(call.seen.of(EventType.SPEECH_ENDED)) == 1
+        assert bytes(call.provider().audio) == b""
+
+        call.provider().answers("I heard enough.")
+        await asyncio.sleep(30)
+
+        assert bytes(call.provider().audio) == speech(200) + silence(280)

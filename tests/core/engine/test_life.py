@@ -130,7 +130,7 @@ async def test_method_before_connect_says_what_to_do(method: str) -> None:
         await called(engine_of(kind()), method)
 
 
-@pytest.mark.parametrize("method", set(METHODS) - {"get_usage", "estimate_cost"})
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"get_usage", "estimate_cost"}))
 @virtual
 async def test_method_after_disconnect_says_that_it_is_over(method: str) -> None:
     async with calling() as call:
@@ -424,6 +424,7 @@ async def test_connect_without_waiting_can_be_cancelled_at_every_step_too() -> N
                 await engine.connect()
             assert engine.is_connected
             await engine.disconnect()
+        assert all(made.of("disconnect") == [()] for made in cls.made)
         if not was_cancelled:
             assert n_steps > 2
             return

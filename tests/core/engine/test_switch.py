@@ -667,3 +667,20 @@ async def test_words_of_the_old_session_about_the_open_turn_are_not_taken() -> N
         await switching
 
         assert [item.text for item in call.engine.history if item.role == "user"] == ["fresh"]
+
+
+@virtual
+async def test_old_session_gets_no_more_audio_once_the_next_has_the_input() -> None:
+    slow = kind(behaviour={"send_audio": slowly, "get_usage": lambda *_: asyncio.sleep(2)})
+    async with calling(slow, others={"two": kind()}) as call:
+        await speak(call.engine, speech(400), paced=True)
+        moved: list[int] = []
+        one = call.provider()
+        call.engine.events.on(
+            EventType.PROVIDER_SWITCHED, lambda event: moved.append(len(one.of("send_audio")))
+        )
+        await call.engine.switch_provider("two")
+        await asyncio.sleep(5)
+
+        assert moved == [len(one.of("send_audio"))]
+        assert bytes(call.provider("two").audio) == speech(400)

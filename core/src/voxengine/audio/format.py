@@ -33,9 +33,7 @@ class Encoding(StrEnum):
 
 def _check_rate(_: object, __: object, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise AudioFormatError(
-            f"sample_rate is {value!r}; it is an int in hertz, for example 24000."
-        )
+        raise AudioFormatError(f"sample_rate is {value!r}; it is an int in hertz, for example 24000.")
     if not MIN_SAMPLE_RATE <= value <= MAX_SAMPLE_RATE:
         raise AudioFormatError(
             f"sample_rate is {value} Hz; it is from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}."

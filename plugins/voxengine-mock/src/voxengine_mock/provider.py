@@ -85,13 +85,20 @@ class MockProvider(BaseProvider):
         emotion=UNSUPPORTED,
         usage=FULL,
         cost=FULL,
-        voices=tuple(VOICES),  # type: ignore[arg-type,unused-ignore]
-        input_formats=_FORMATS,  # type: ignore[arg-type,unused-ignore]
-        output_formats=_FORMATS,  # type: ignore[arg-type,unused-ignore]
+        voices=tuple(VOICES),
+        input_formats=_FORMATS,
+        output_formats=_FORMATS,
         preferred_chunk_ms=20,
         endpointing_silence_ms=500,
         cost_per_minute_usd=0.0,
     )
+    conformance_peers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "refused": {"metadata": {"faults": [{"do": 401, "at": "handshake", "times": 1000}]}},
+        "unreachable": {"metadata": {"faults": [{"do": 503, "at": "handshake"}]}},
+        "stalled": {"metadata": {"faults": [{"do": "slow_reader", "at": "first_input", "bytes_per_s": 1}]}},
+        "lossy": {"metadata": {"faults": [{"do": "reset", "at": "turn"}]}},
+    }
+    """Options with which a session in memory meets bad peers; for `voxengine check`."""
     options: ClassVar[frozenset[str] | None] = frozenset(
         {
             "mode",

@@ -319,6 +319,10 @@ async def usage_is_a_mapping_or_none(probe: Probe) -> None:
             await live.ask()
 
         usage = await live.works("get_usage", when="in an open session")
+        if not usage and probe.provider_class.capabilities_for(probe.config).usage:
+            # A service may count a turn in a message of its own, behind the answer.
+            await live.quiet()
+            usage = await live.works("get_usage", when="in an open session")
 
         if usage is None or (isinstance(usage, Mapping) and not usage):
             if probe.provider_class.capabilities_for(probe.config).usage:
