@@ -57,6 +57,8 @@ rm -rf --one-file-system "$root"
 cp -a "$base" "$root"
 chroot "$root" dpkg --purge python3-venv python3.11-venv >/dev/null 2>&1 || true
 
+# An installer writes these two lines; debootstrap does not.
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 mount -t proc proc "$root/proc" && mounts+=("$root/proc")
 for device in null zero random urandom; do
     if [ ! -c "$root/dev/$device" ]; then

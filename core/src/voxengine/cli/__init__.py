@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; None: those of the process.
     """
     _open_closed_streams()
+    code = 0
     try:
         arguments = _parser().parse_args(argv)
         code = _run(arguments)
@@ -107,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         _abandon_stdout()
+        if code == EXIT_FAILED:  # What was left in the buffer fails as the rest did, and that has been said.
+            return code
         print(f"voxengine: the output cannot be written: {error.strerror}.", file=sys.stderr)
         return EXIT_FAILED
 
