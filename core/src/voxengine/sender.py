@@ -103,6 +103,11 @@ class InputSender:
         return self._task is not None and self._journal.end - self.cursor > self._backlog_frames
 
     @property
+    def given(self) -> int:
+        """Index up to which the provider was given the audio, what it is taking just now included."""
+        return self.cursor + (self._piece.n_frames if self._piece is not None else 0)
+
+    @property
     def is_closed(self) -> bool:
         """Whether another session has the input, or none."""
         return self._closed

@@ -59,6 +59,8 @@ class UserTurns:
         """Journal index at which the unanswered spoken turn ended; None when none waits for an answer."""
         self.unanswered_texts: dict[str, str] = {}
         """Text turns that no output has answered yet, by history item, oldest first."""
+        self._covered_to: int | None = None
+        """Journal index that a recogniser's latest final words cover."""
         self._speech_start: int | None = None
         self._item: str | None = None
         self._earlier: list[str] = []
@@ -112,16 +114,22 @@ class UserTurns:
         """Note that the user stopped speaking; unless that is only inferred, the turn is over."""
         assert self.journal is not None
         self.is_speaking = False
-        if source != "inferred":
+        if self.owner is not None and self._covered_to is not None and index <= self._covered_to:
+            # A recogniser's final words came before its end was noticed here: nothing waits any more.
+            self.turn_end = self._covered_to
+            self._release(self.owner)
+        elif source != "inferred":
             self.turn_ended(index)
         at_ms = self.journal.ms(index)
         self._emit(EventType.SPEECH_ENDED, {**(data or {}), "at_ms": at_ms, "source": source}, self.owner)
 
     def turn_ended(self, index: int) -> None:
         """Note that a spoken turn is complete up to a journal index and waits for its answer."""
+        is_known = self.turn_end is not None  # By the client, say, and now the vendor heard the end too.
         self.turn_end, self._gave_up = index, False
         self._responses.input("audio", is_request=False)
-        self._metrics.turn_ended("audio", self._now(), self._owner_name)
+        if not is_known:
+            self._metrics.turn_ended("audio", self._now(), self._owner_name)
 
     def text_turn(self, text: str) -> str:
         """Note a user turn as text; return its history item."""
@@ -265,6 +273,8 @@ class UserTurns:
         """A recogniser's final words cover the audio so far; the next words are a new item."""
         self._earlier.clear()
         self._item = None
+        if session.sender is not None:
+            self._covered_to = session.sender.given
         self._release(session)
         self._floor("user", session)
 

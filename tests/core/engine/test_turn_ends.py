@@ -1,0 +1,61 @@
+"""A turn ends once, whoever notices it."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+from voxengine import BaseProvider, Capabilities, EventType, VoiceEngine, VoiceEngineConfig
+from voxengine.capabilities import FULL, UNSUPPORTED
+from voxengine.providers.registry import ProviderRegistry
+from voxengine.testing import virtual
+
+SPEECH = array(
+    "h", [int(9000 * math.sin(i / 17) * (0.6 + 0.4 * math.sin(i / 900))) for i in range(24_000)]
+).tobytes()
+
+
+class Recogniser(BaseProvider):
+    """Says its final words as soon as a second of audio is there, before anybody notices the silence."""
+
+    capabilities = Capabilities(dialogue=UNSUPPORTED, recognition=FULL, text_turn=UNSUPPORTED)
+    n_heard = 0
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self) -> None: ...
+
+    async def send_audio(self, audio_data: bytes) -> None:
+        self.n_heard += len(audio_data)
+        if self.n_heard == len(SPEECH):
+            self.emit_event(EventType.TEXT_OUTPUT, {"text": "hello there", "is_partial": False})
+
+    async def send_text(self, text: str) -> None: ...
+
+    async def interrupt(self) -> None: ...  # type: ignore[override]
+
+    async def configure_session(self, config: object) -> None: ...
+
+
+@virtual
+async def test_words_that_came_before_the_end_of_the_turn_leave_nothing_to_wait_for() -> None:
+    registry = ProviderRegistry()
+    registry.register("recogniser", Recogniser)
+
+    async with VoiceEngine(VoiceEngineConfig(provider="recogniser"), registry=registry) as engine:
+        await engine.send_audio(SPEECH)
+        await engine.end_turn()
+        await engine.wait_idle(timeout_s=5)
+
+        assert [item.text for item in engine.history] == ["hello there"]
+
+
+@virtual
+async def test_turn_that_application_and_vendor_end_is_measured_once() -> None:
+    async with VoiceEngine(VoiceEngineConfig(provider="mock")) as engine:
+        await engine.send_audio(SPEECH)
+        await engine.end_turn()
+        await engine.wait_idle()
+
+        (turn,) = engine.metrics.turns
+        assert turn.first_audio_ms is not None
