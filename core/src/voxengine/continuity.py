@@ -7,7 +7,7 @@ replay of the open turn, move the output, close the old. When the next cannot be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
@@ -110,6 +110,19 @@ def engine_fields_kept(
     return attrs.evolve(new, **{name: getattr(old, name) for name in _ENGINE_FIELDS})
 
 
+_NEUTRAL: Final = (
+    "model",
+    "voice",
+    "language",
+    "instructions",
+    "temperature",
+    "max_output_tokens",
+    "modalities",
+    "vocabulary",
+)
+"""Options that a provider may lack; setting one of them is then said to be without effect."""
+
+
 class Continuity:
     """Opens sessions and moves a conversation from one to the next. Loop thread only."""
 
@@ -195,7 +208,9 @@ class Continuity:
                 "turn_detection_moved",
                 f"{config.provider} has no {config.turn_detection.kind} turn detection; the client decides where a turn ends.",
             )
-        self._warn_unsupported(session, cls, config)
+        self.warn_unsupported(session, [name for name in _NEUTRAL if config.option(name) is not None])
+        if cls.options is not None:
+            self._warn_without_tools(session)
         if config.fallbacks and self._epoch == 1:
             self._warn(
                 session,
@@ -226,30 +241,20 @@ class Continuity:
             elif own.get(name) in formats:
                 config[name] = own[name]
 
-    def _warn_unsupported(self, session: Session, cls: type[BaseProvider], config: VoiceEngineConfig) -> None:
-        if cls.options is None:
-            return
-        for name in (
-            "model",
-            "voice",
-            "language",
-            "instructions",
-            "temperature",
-            "max_output_tokens",
-            "modalities",
-            "vocabulary",
-        ):
-            if config.option(name) is not None and name not in cls.options:
-                self._warn(
-                    session,
-                    "option_unsupported",
-                    f"{config.provider} has no {name}; the setting is without effect.",
-                )
+    def warn_unsupported(self, session: Session, options: Iterable[str]) -> None:
+        """Say which of the neutral options the provider declares that it has not."""
+        honoured = type(session.provider).options
+        for name in options:
+            if honoured is not None and name in _NEUTRAL and name not in honoured:
+                message = f"{session.name} has no {name}; the setting is without effect."
+                self._warn(session, "option_unsupported", message)
+
+    def _warn_without_tools(self, session: Session) -> None:
         if session.config.get("tools") and not session.can("session_tools"):
             self._warn(
                 session,
                 "option_unsupported",
-                f"{config.provider} calls no tools; they are not offered to it.",
+                f"{session.name} calls no tools; they are not offered to it.",
             )
 
     def _warn(self, session: Session, code: str, message: str) -> None:
@@ -413,8 +418,13 @@ class Continuity:
 
     async def _wait_for_turn_end(self, old: Session) -> None:
         await self._conversation.activity.wait_while(
-            lambda: old.is_ready and self._in_turn(old), _TURN_WAIT_S
+            lambda: old.is_ready and (self._in_turn(old) or self._is_answering()), _TURN_WAIT_S
         )
+
+    def _is_answering(self) -> bool:
+        """Whether the old session is at an answer: the turn was its, and the next will not be told it."""
+        responses = self._conversation.responses
+        return responses.current is not None or responses.awaiting > 0
 
     def _in_turn(self, old: Session) -> bool:
         user = self._conversation.user
@@ -521,6 +531,11 @@ def find_target(
         ConfigError: ``given`` is for another provider.
     """
     if given is not None:
+        value: object = given
+        if not isinstance(value, VoiceEngineConfig):
+            raise ConfigError(
+                f"switch_provider got a {type(value).__name__}. Make it a configuration first: VoiceEngineConfig(**config)."
+            )
         if given.provider != name:
             raise ConfigError(
                 f"switch_provider({name!r}, config) got a configuration for {given.provider!r}. Name the same provider in both."

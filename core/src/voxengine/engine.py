@@ -271,6 +271,7 @@ class VoiceEngine(Lifecycle):
                 type(session.provider), session.config, values["turn_detection"]
             )
         await session.call("configure_session", values)
+        self._continuity.warn_unsupported(session, asked)
         session.config.update(values)
         shown = {name: value for name, value in values.items() if name in session.settings}
         if "turn_detection" in values:

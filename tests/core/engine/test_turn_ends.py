@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from array import array
 
@@ -59,3 +60,40 @@ async def test_turn_that_application_and_vendor_end_is_measured_once() -> None:
 
         (turn,) = engine.metrics.turns
         assert turn.first_audio_ms is not None
+
+
+@virtual
+async def test_option_that_a_running_session_lacks_is_said_to_be_without_effect() -> None:
+    codes: list[str] = []
+    async with VoiceEngine(VoiceEngineConfig(provider="mock")) as engine:
+        engine.events.on("warning", lambda event: codes.append(event.code))
+
+        await engine.configure_session(temperature=1.0, instructions="Be brief.")
+
+    assert codes == ["option_unsupported"]
+
+
+@virtual
+async def test_external_player_that_has_played_all_it_got_tells_what_was_heard() -> None:
+    config = VoiceEngineConfig(
+        provider="mock",
+        playback="external",
+        metadata={"pace": 1, "responses": {"go": "one two three four five six seven eight nine ten"}},
+    )
+    items: dict[str, int] = {}
+    async with VoiceEngine(config) as engine:
+        engine.events.on(
+            EventType.AUDIO_OUTPUT_CHUNK,
+            lambda event: items.update(
+                {event.item_id: items.get(event.item_id, 0) + len(event.audio_data) // 48}
+            ),
+        )
+        await engine.send_text("go")
+        await asyncio.sleep(1.5)
+        ((item_id, received_ms),) = items.items()
+        engine.mark_played(item_id, received_ms)
+
+        heard = engine.interrupt().heard
+
+        assert heard is not None
+        assert heard.item_played_ms == received_ms

@@ -306,8 +306,8 @@ class ExternalClock:
 
     @property
     def current(self) -> ItemKey | None:
-        """The first item with audio that was not reported as played."""
-        return next((track.item for track in self._tracks.queue if track.written > track.played), None)
+        """The item that is being played or waits to be, or for more of itself."""
+        return next((track.item for track in self._tracks.queue if track.written), None)
 
     def close(self) -> None:
         """Nothing to stop."""
