@@ -175,6 +175,12 @@ class Conversation:
         if event_type in _OUTPUT_EVENTS and session is not self.output_owner:
             self.metrics.dropped_outputs += 1
             return
+        if (
+            event_type is EventType.ERROR_GENERAL
+            and session is self.output_owner
+            and self.responses.current is None
+        ):
+            self.responses.request_failed()  # The service refused what was asked: no answer to that will come.
         handler = self._handlers.get(event_type)
         if handler is not None:
             handler(session, data)

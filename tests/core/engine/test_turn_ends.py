@@ -6,7 +6,7 @@ import asyncio
 import math
 from array import array
 
-from voxengine import BaseProvider, Capabilities, EventType, VoiceEngine, VoiceEngineConfig
+from voxengine import BaseProvider, Capabilities, Event, EventType, VoiceEngine, VoiceEngineConfig
 from voxengine.capabilities import FULL, UNSUPPORTED
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.testing import virtual
@@ -97,3 +97,24 @@ async def test_external_player_that_has_played_all_it_got_tells_what_was_heard()
 
         assert heard is not None
         assert heard.item_played_ms == received_ms
+
+
+@virtual
+async def test_request_that_is_refused_is_settled_and_later_answers_belong_to_their_own() -> None:
+    faults = [{"at": "response:1", "do": "error", "message": "refused"}]
+    answers: list[tuple[int, str]] = []
+    async with VoiceEngine(VoiceEngineConfig(provider="mock", metadata={"faults": faults})) as engine:
+
+        @engine.events.on(EventType.TEXT_OUTPUT)
+        def note(event: Event) -> None:
+            if not event.data["is_partial"]:
+                answers.append((event.session_epoch, event.data["text"]))
+
+        for text in ("one", "two", "three"):
+            await engine.send_text(text)
+            await engine.wait_idle(timeout_s=20)
+
+        await engine.switch_provider("mock", VoiceEngineConfig(provider="mock"))
+        await engine.wait_idle(timeout_s=20)
+
+    assert answers == [(1, "You said: two"), (1, "You said: three")]
