@@ -248,15 +248,23 @@ def build(session: nox.Session, name: str, folder: Path, files: list[Path]) -> N
                 shutil.move(made, DIST / made.name)
 
 
-def install(session: nox.Session, group: str, *, wheels: bool = True, websockets: str = "") -> None:
+def install(
+    session: nox.Session,
+    group: str,
+    *,
+    wheels: bool = True,
+    websockets: str = "",
+    file: str = "constraints.txt",
+) -> None:
     """Fill the session's environment in two steps: the pins of one group by hash, then our wheels.
 
     pip and uv refuse local wheels among hashed requirements, and would fetch an unpinned dependency
     of theirs; so those go in without dependencies, and the last step checks that nothing is missing.
     """
-    wanted = pins(group)
+    wanted = pins(group, file)
     if websockets:
-        wanted = re.sub(r"(?m)^websockets==.*\n(?:    .*\n)*", "", wanted)
+        # Without picows, which would otherwise be the transport of every session.
+        wanted = re.sub(r"(?m)^(websockets|picows)==.*\n(?:    .*\n)*", "", wanted)
         wanted += pins(f"websockets-{websockets}", "constraints-matrix.txt")
     built = build_wheels(session) if wheels else []
     target = ["--python", session.virtualenv.location]
@@ -326,6 +334,51 @@ MATRIX_FOLDERS = ["tests/core", "tests/plugins"]
 def transport_tests() -> list[str]:
     files = [file for folder in MATRIX_FOLDERS for file in sorted((ROOT / folder).rglob("test_*.py"))]
     return [str(file) for file in files if re.search("transport|websocket", file.read_text("utf-8"))]
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Judge each provider of ours by the laws of the contract, and the laws by providers that are wrong.
+
+    From the built wheels, against the emulators. `tests` holds it too. Arguments after `--` go to pytest.
+    """
+    install(session, "tests")
+    run_tests(session, *PARALLEL, "tests/conformance", *session.posargs)
+
+
+@nox.session
+def witnesses(session: nox.Session) -> None:
+    """Let foreign clients talk to the emulators: each holds a whole conversation.
+
+    Where there is npm, OpenAI's client for Node too. Arguments after `--` go to pytest.
+    """
+    install(session, "witnesses", file="constraints-witnesses.txt")
+    modules = npm_packages(session)
+    run_tests(
+        session,
+        "tests/witnesses",
+        *session.posargs,
+        VOXENGINE_TEST_WITNESSES="1",
+        VOXENGINE_TEST_NODE_MODULES=modules,
+    )
+
+
+def npm_packages(session: nox.Session) -> str:
+    """The folder of the npm packages of the lock file, which holds their hashes; empty without npm."""
+    npm, lock = shutil.which("npm"), ROOT / "tests" / "witnesses" / "npm" / "package-lock.json"
+    if npm is None:
+        return ""
+    place = NOX_FOLDER / "npm"
+    digest, marker = hashlib.sha256(lock.read_bytes()).hexdigest(), place / "complete"
+    if not (marker.is_file() and marker.read_text("utf-8") == digest):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for file in (lock, lock.with_name("package.json")):
+            shutil.copy2(file, place)
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+        session.run(npm, "ci", *quiet, "--prefix", str(place), external=True)
+        marker.write_text(digest, "utf-8")
+    return str(place / "node_modules")
 
 
 @nox.session
@@ -402,7 +455,7 @@ def dev(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def constraints(session: nox.Session) -> None:
-    """Resolve constraints.txt and constraints-matrix.txt again; `-- --upgrade` takes the newest."""
+    """Resolve the constraints files again; `-- --upgrade` takes the newest."""
     session.run(
         sys.executable, "scripts/export_constraints.py", *session.posargs, external=True, env={"UV": UV}
     )

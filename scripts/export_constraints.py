@@ -1,11 +1,12 @@
-"""Write constraints.txt and constraints-matrix.txt: every package the sessions install, pinned and hashed.
+"""Write the constraints files: every package the sessions install, pinned and hashed.
 
     python3 noxfile.py -s constraints               keeps each pin that still fits
     python3 noxfile.py -s constraints -- --upgrade  takes the newest of everything
 
-Two files, because a constraints file holds one version of a package and the matrix needs several of
-websockets. The hashes are those of every file of a release, for all platforms. No address is written:
-whoever installs decides where the files come from.
+constraints.txt serves nearly all of them. A file holds one version of a package: constraints-matrix.txt
+has several of websockets, and constraints-witnesses.txt what foreign clients want, who must not hold the
+others back. The hashes are those of every file of a release, for all platforms. No address is written: whoever
+installs decides where the files come from.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.11"  # The lowest supported one; the resolution is universal from there upwards.
 WEBSOCKETS_MAJORS = ("15", "16", "17")
+WITNESSES = "witnesses"
+"""The group of the foreign clients, resolved apart from the others."""
+DEVICE_EXTRAS = frozenset({"audio", "webrtc", "silero", "ten"})
+"""Extras that need a compiler or are heavy: only the session `audio` installs them."""
 HEADER = """\
 # Made by `python3 noxfile.py -s constraints`; do not edit.
 # `for:` names the sessions' groups that need the pin below it; noxfile.py reads it.
@@ -36,13 +41,15 @@ def group_inputs() -> dict[str, list[str]]:
     own = {table["project"]["name"] for table in tables}
     runtime: list[str] = []
     extras: list[str] = []
+    device: list[str] = []
     for table in tables:
         project = table["project"]
         runtime += project["dependencies"]
-        for requirements in project.get("optional-dependencies", {}).values():
-            extras += requirements
+        for extra, requirements in project.get("optional-dependencies", {}).items():
+            (device if extra in DEVICE_EXTRAS else extras).extend(requirements)
     runtime = [item for item in runtime if requirement_name(item) not in own]
     extras = [item for item in extras if requirement_name(item) not in own]
+    device = [item for item in device if requirement_name(item) not in own]
     groups: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
         "dependency-groups"
     ]
@@ -52,10 +59,12 @@ def group_inputs() -> dict[str, list[str]]:
         "build": groups["build"],
         "runtime": runtime,
         "tests": tests,
+        "audio": tests + device,
         "coverage": tests + groups["coverage"],
         "types": tests + groups["types"],
         "lint": groups["lint"],
         "dev": tests + groups["coverage"] + groups["types"] + groups["lint"],
+        WITNESSES: runtime + extras + groups[WITNESSES],
     }
 
 
@@ -127,6 +136,7 @@ def main() -> int:
         return 2
 
     inputs = group_inputs()
+    witnesses = inputs.pop(WITNESSES)
     target = ROOT / "constraints.txt"
     known = "" if upgrade else without_comments(target)
     everything = sorted({item for requirements in inputs.values() for item in requirements})
@@ -148,6 +158,9 @@ def main() -> int:
         for block in blocks(resolve(uv, wanted, hashes=True)).values():
             parts.append(f"\n# for: websockets-{major}\n{block}")
     write(ROOT / "constraints-matrix.txt", parts)
+
+    found = blocks(resolve(uv, witnesses, known=pins, hashes=True))
+    write(ROOT / "constraints-witnesses.txt", [f"\n# for: {WITNESSES}\n{block}" for block in found.values()])
     return 0
 
 

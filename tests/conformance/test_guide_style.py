@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from voxengine import BaseProvider, EventType
-from voxengine.testing import ProviderConformance
+from voxengine.testing import LAWS, Outcome, ProviderConformance, Result, Settings, Subject, run_law
 
 KEY = "key-of-the-guide"
 
@@ -95,6 +95,46 @@ def check_key(socket: ServerConnection, request: Request) -> Response | None:
     if request.headers.get("Api-Key") == KEY:
         return None
     return socket.respond(HTTPStatus.UNAUTHORIZED, "wrong key\n")
+
+
+class PlainGuideProvider(GuideProvider):
+    """Closes as the guide does, without a limit of its own: the library's pings end it."""
+
+    async def disconnect(self) -> None:
+        if self.connection is not None:
+            await self.connection.close()
+
+
+class EverlastingGuideProvider(GuideProvider):
+    """Waits for a goodbye that never comes."""
+
+    async def disconnect(self) -> None:
+        if self.connection is not None:
+            await self.connection.send(json.dumps({"type": "goodbye"}))
+            await self.connection.close()
+
+
+async def judged(kind: type[GuideProvider], settings: Settings) -> Result:
+    async with websockets.serve(serve, "127.0.0.1", 0, process_request=check_key) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        config = {"api_key": KEY, "metadata": {"endpoint": url}}
+        subject = Subject.of(kind(config), settings=settings)
+        (law,) = (law for law in LAWS if law.name == "stalled_session_can_be_closed")
+        return await run_law(law, subject)
+
+
+@pytest.mark.slow
+async def test_close_that_the_librarys_pings_end_is_in_time() -> None:
+    result = await judged(PlainGuideProvider, Settings(quiet_s=0.1))
+
+    assert (result.outcome, result.reason) == (Outcome.PASSED, "")
+
+
+async def test_close_that_does_not_end_is_not() -> None:
+    result = await judged(EverlastingGuideProvider, Settings(quiet_s=0.1, stalled_close_s=1.0))
+
+    assert result.outcome is Outcome.FAILED
+    assert "did not return within 1 s" in result.reason
 
 
 class TestGuide(ProviderConformance):

@@ -6,11 +6,18 @@ import functools
 
 import pytest
 
-from tests.conformance.wrong_providers import WRONG, Wrong, subject_of
+from tests.conformance.wrong_providers import WRONG, Gifted, Wrong, subject_of
 from voxengine.testing import LAWS, FakeProvider, Law, Outcome, Report, Result, Skip, run_laws
 from voxengine.testing.conformance.law import GROUPS
 from voxengine.testing.conformance.run import Grade
 
+BEYOND_THE_FAKE = {
+    "speech_is_answered_under_semantic_detection",
+    "emotion_is_told",
+    "heard_words_are_known",
+    "vocabulary_changes_in_mid_session",
+    "loaded_speech_asks_for_nothing",
+}
 BY_NAME = {law.name: law for law in LAWS}
 
 
@@ -23,8 +30,12 @@ def test_wrong_provider_breaks_its_law(wrong: Wrong) -> None:
     report = run_laws(subject_of(wrong.cls), laws=[BY_NAME[wrong.law]], clock="virtual")
 
     (result,) = report.results
-    assert (result.law.name, result.outcome) == (wrong.law, Outcome.FAILED)
-    assert result.reason.endswith((".", ".)"))
+    if wrong.is_unjudged:
+        assert (result.outcome, result.skip) == (Outcome.SKIPPED, Skip.UNJUDGED)
+        assert report.grade is Grade.B
+    else:
+        assert (result.law.name, result.outcome) == (wrong.law, Outcome.FAILED)
+        assert result.reason.endswith((".", ".)"))
 
 
 @pytest.mark.slow
@@ -32,7 +43,8 @@ def test_wrong_provider_breaks_its_law(wrong: Wrong) -> None:
 def test_wrong_provider_breaks_no_other_law(wrong: Wrong) -> None:
     report = run_laws(subject_of(wrong.cls), clock="virtual")
 
-    assert {result.law.name for result in report.failed} == {wrong.law, *wrong.also}
+    broken = set() if wrong.is_unjudged else {wrong.law}
+    assert {result.law.name for result in report.failed} == {*broken, *wrong.also}
 
 
 @functools.cache
@@ -50,11 +62,21 @@ def test_right_provider_breaks_no_law(law: Law) -> None:
 def test_every_law_is_exercised_by_the_right_provider_or_has_nothing_to_judge() -> None:
     skipped = {law.name for law in LAWS if judged(law).outcome is Outcome.SKIPPED}
 
-    assert skipped == {"missing_capability_is_named"}
+    assert skipped == {"missing_capability_is_named", *BEYOND_THE_FAKE}
+
+
+def test_provider_with_every_gift_is_judged_in_full() -> None:
+    report = run_laws(subject_of(Gifted), clock="virtual")
+
+    assert {result.law.name: result.reason for result in report.failed} == {}
+    assert {r.law.name for r in report.results if r.outcome is Outcome.SKIPPED} == {
+        "missing_capability_is_named"
+    }
+    assert report.grade is Grade.A
 
 
 def test_every_law_has_a_wrong_provider() -> None:
-    assert {wrong.law for wrong in WRONG} == set(BY_NAME)
+    assert {wrong.law for wrong in WRONG if not wrong.is_unjudged} == set(BY_NAME)
 
 
 def test_laws_have_names_sentences_and_groups_of_their_own() -> None:
@@ -72,6 +94,7 @@ def test_laws_have_names_sentences_and_groups_of_their_own() -> None:
         ([(Outcome.SKIPPED, Skip.VENDOR, True)], Grade.A),
         ([(Outcome.SKIPPED, Skip.PLANNED, False)], Grade.B),
         ([(Outcome.SKIPPED, Skip.UNEQUIPPED, True)], Grade.B),
+        ([(Outcome.SKIPPED, Skip.UNJUDGED, False)], Grade.B),
         ([(Outcome.FAILED, None, False), (Outcome.PASSED, None, True)], Grade.C),
         ([(Outcome.FAILED, None, False), (Outcome.FAILED, None, True)], Grade.D),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -81,3 +82,38 @@ async def test_end_of_the_proxy_leaves_nothing(service: str) -> None:
 def test_address_that_cannot_be_carried_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="ws://"):
         FaultProxy(url)
+
+
+@pytest.mark.parametrize("cancels_its_tasks", [False, True])
+@pytest.mark.parametrize("n_steps", range(10))
+def test_proxy_that_is_cancelled_at_any_step_of_a_connection_says_nothing(
+    n_steps: int, cancels_its_tasks: bool
+) -> None:
+    problems: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(str(context)))
+        async with FaultProxy(f"ws://127.0.0.1:{deaf.getsockname()[1]}") as proxy:
+            with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])), 5):
+                for _ in range(n_steps):
+                    await asyncio.sleep(0)
+                for task in asyncio.all_tasks() if cancels_its_tasks else ():
+                    if "FaultProxy" in str(task.get_coro()):
+                        task.cancel()
+                await asyncio.sleep(0)
+                raise asyncio.CancelledError
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+
+    assert problems == []
+
+
+async def test_connection_that_comes_with_the_end_of_the_proxy_is_cut(service: str) -> None:
+    async with leak_check():
+        async with FaultProxy(service) as proxy:
+            late = socket.create_connection(("127.0.0.1", int(proxy.url.split(":")[2].split("/")[0])), 5)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        late.close()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from voxengine.capabilities import UNKNOWN, UNSUPPORTED, partial
+from voxengine.capabilities import FULL, UNKNOWN, UNSUPPORTED, partial
 from voxengine.config import ProviderConfig
-from voxengine.errors import ConfigError, ErrorCode, NotConnected, ProviderError
+from voxengine.errors import (
+    AudioFormatError,
+    AuthenticationFailed,
+    ConfigError,
+    ErrorCode,
+    NotConnected,
+    ProviderError,
+)
 from voxengine.events import EventType
 from voxengine.history import Heard, Item
 from voxengine.providers.base import BaseProvider
@@ -25,6 +33,8 @@ class Wrong:
     cls: type[BaseProvider]
     law: str
     also: frozenset[str]
+    is_unjudged: bool = False
+    """Whether it promises what cannot be judged: then its law is skipped, and that lowers the grade."""
 
 
 WRONG: list[Wrong] = []
@@ -36,6 +46,52 @@ def breaks(law: str, *, also: Sequence[str] = ()) -> Callable[[type[BaseProvider
         return cls
 
     return note
+
+
+def promises(law: str) -> Callable[[type[BaseProvider]], type[BaseProvider]]:
+    """Note a provider that says what nobody can see it keep."""
+
+    def note(cls: type[BaseProvider]) -> type[BaseProvider]:
+        WRONG.append(Wrong(cls, law, frozenset(), is_unjudged=True))
+        return cls
+
+    return note
+
+
+class Gifted(FakeProvider):
+    """Right, with everything that the fake cannot do."""
+
+    capabilities = FakeProvider.capabilities.evolve(
+        semantic_turn_detection=FULL,
+        heard_text=FULL,
+        context_audio=FULL,
+        vocabulary_live=FULL,
+        emotion=FULL,
+    )
+
+    async def connect(self) -> None:
+        await super().connect()
+        turns = self.config.get("turn_detection")
+        self.emit_event(
+            EventType.SESSION_UPDATED, {"settings": {"turn_detection": getattr(turns, "kind", None)}}
+        )
+
+    async def configure_session(self, config: Mapping[str, Any]) -> None:
+        await super().configure_session(config)
+        if "vocabulary" in config:
+            in_force = {"vocabulary": list(config["vocabulary"])}
+            self.emit_event(EventType.SESSION_UPDATED, {"settings": in_force})
+
+    async def load_history(self, items: Sequence[Item]) -> None:
+        await super().load_history(items)
+        for item in items:
+            if item.audio:
+                data = {"text": self.heard_words, "is_partial": False, "item_id": item.id}
+                self.emit_event(EventType.INPUT_TRANSCRIPT, data)
+
+    def _end_turn(self, respond: bool) -> None:
+        self.emit_event(EventType.EMOTION, {"label": "calm"})
+        super()._end_turn(respond)
 
 
 def subject_of(cls: type[BaseProvider], **config: Any) -> Subject:
@@ -200,7 +256,7 @@ class Gossiping(FakeProvider):
 # -- responses --------------------------------------------------------------------------------------
 
 
-@breaks("turn_is_answered", also=("engine_sees_one_response_for_a_turn",))
+@breaks("turn_is_answered", also=("engine_sees_one_response_for_a_turn", "answer_is_spoken"))
 class Wordless(FakeProvider):
     capabilities = FakeProvider.capabilities.evolve(word_timings=UNKNOWN)
 
@@ -216,6 +272,12 @@ class Wordless(FakeProvider):
     def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
         if event != EventType.TEXT_OUTPUT or (data or {}).get("text"):
             super().emit_event(event, data)
+
+
+@breaks("answer_is_spoken")
+class Silent(FakeProvider):
+    def _sound(self, ids: Mapping[str, str]) -> None:
+        pass
 
 
 @breaks("event_fields_have_their_types")
@@ -261,10 +323,48 @@ class Anonymous(FakeProvider):
         super()._sound({"item_id": ids["item_id"]})
 
 
+@breaks("response_starts_before_its_output", also=("response_ends_exactly_once", "output_names_its_response"))
+class UnannouncedAfterSpeech(FakeProvider):
+    def _started(self, answer: Any) -> None:
+        if answer.trigger != "audio":
+            super()._started(answer)
+
+
+@breaks("response_ends_exactly_once")
+class EndlessAfterTool(FakeProvider):
+    def _completed(self, answer: Any) -> None:
+        if answer.trigger != "tool":
+            super()._completed(answer)
+
+
+@breaks("response_ends_exactly_once")
+class EchoingAfterSpeech(FakeProvider):
+    def _completed(self, answer: Any) -> None:
+        super()._completed(answer)
+        if answer.trigger == "audio":
+            super()._completed(answer)
+
+
+@breaks("no_output_after_the_end")
+class TrailingAfterSay(FakeProvider):
+    def _completed(self, answer: Any) -> None:
+        super()._completed(answer)
+        if answer.trigger == "say":
+            self._sound({"response_id": answer.id, "item_id": answer.item_id})
+
+
+@breaks("output_names_its_response")
+class AnonymousAfterTool(FakeProvider):
+    def _sound(self, ids: Mapping[str, str]) -> None:
+        is_tool = self._current is not None and self._current.trigger == "tool"
+        super()._sound({"item_id": ids["item_id"]} if is_tool else ids)
+
+
 @breaks("responses_have_ids_of_their_own")
 class Monotonous(FakeProvider):
     def _answer(self, trigger: str, text: str, *calls: str) -> Any:
-        self._n_answers = 0
+        if trigger == "text" and not calls:
+            self._n_answers = 0
         return super()._answer(trigger, text, *calls)
 
 
@@ -274,6 +374,21 @@ class Piecemeal(FakeProvider):
         if event == EventType.TEXT_OUTPUT and data is not None and data["is_partial"]:
             data = {**data, "text": data["delta"]}
         super().emit_event(event, data)
+
+
+@breaks("text_of_an_answer_ends_with_a_final_one")
+class Unfinished(FakeProvider):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        if event != EventType.TEXT_OUTPUT or (data or {}).get("is_partial"):
+            super().emit_event(event, data)
+
+
+@breaks("text_of_an_answer_ends_with_a_final_one")
+class Rambling(FakeProvider):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        super().emit_event(event, data)
+        if event == EventType.TEXT_OUTPUT and data is not None and not data["is_partial"]:
+            super().emit_event(event, data)
 
 
 @breaks("word_timings_come_with_the_answer")
@@ -341,6 +456,31 @@ class Unmoved(FakeProvider):
         if trigger == "audio" and self.config.get("turn_detection") is None:
             return None
         return super()._answer(trigger, text, *calls)
+
+
+@breaks("speech_is_answered_under_semantic_detection")
+class Literal(Gifted):
+    def _answer(self, trigger: str, text: str, *calls: str) -> Any:
+        turns = self.config.get("turn_detection")
+        if trigger == "audio" and getattr(turns, "kind", None) == "semantic":
+            return None
+        return super()._answer(trigger, text, *calls)
+
+
+@promises("speech_is_answered_under_semantic_detection")
+class Meaningless(FakeProvider):
+    capabilities = FakeProvider.capabilities.evolve(semantic_turn_detection=FULL)
+
+
+@breaks("emotion_is_told")
+class Moody(Gifted):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        super().emit_event(event, {"score": 0.9} if event == EventType.EMOTION else data)
+
+
+@promises("emotion_is_told")
+class Unfeeling(FakeProvider):
+    capabilities = FakeProvider.capabilities.evolve(emotion=FULL)
 
 
 @breaks("speech_is_transcribed")
@@ -411,6 +551,21 @@ class Insistent(FakeProvider):
         await super().interrupt(heard)
 
 
+@breaks("heard_words_are_known")
+class Unheard(Gifted):
+    async def interrupt(self) -> None:  # type: ignore[override]
+        await super().interrupt(None)
+
+
+@breaks("heard_words_are_known")
+class Guessing(Gifted):
+    capabilities = Gifted.capabilities.evolve(word_timings=UNKNOWN)
+
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        if event != EventType.SPEECH_MARK:
+            super().emit_event(event, data)
+
+
 @breaks("session_goes_on_after_an_interrupt")
 class Sulking(FakeProvider):
     is_offended = False
@@ -427,10 +582,23 @@ class Sulking(FakeProvider):
 # -- calls ------------------------------------------------------------------------------------------
 
 
-@breaks("settings_change_in_mid_session")
+@breaks("settings_change_in_mid_session", also=("configure_session_can_be_cancelled_at_every_await",))
 class Stubborn(FakeProvider):
     async def configure_session(self, config: Mapping[str, Any]) -> None:
         raise ConfigError("Settings are fixed once the session is open.")
+
+
+@breaks("vocabulary_changes_in_mid_session")
+class Conservative(Gifted):
+    async def configure_session(self, config: Mapping[str, Any]) -> None:
+        if "vocabulary" in config:
+            raise ConfigError("The vocabulary is fixed once the session is open.")
+        await super().configure_session(config)
+
+
+@promises("vocabulary_changes_in_mid_session")
+class Speechless(FakeProvider):
+    capabilities = FakeProvider.capabilities.evolve(vocabulary_live=FULL)
 
 
 @breaks("tool_is_called_by_name")
@@ -464,6 +632,19 @@ class Reminiscing(FakeProvider):
     async def load_history(self, items: Sequence[Item]) -> None:
         await super().load_history(items)
         self._answer("text", self.reply)
+
+
+@breaks("loaded_speech_asks_for_nothing")
+class Reading(Gifted):
+    async def load_history(self, items: Sequence[Item]) -> None:
+        if any(item.audio for item in items):
+            raise ProviderError("Only text.", code=ErrorCode.INVALID_REQUEST)
+        await super().load_history(items)
+
+
+@promises("loaded_speech_asks_for_nothing")
+class Inattentive(FakeProvider):
+    capabilities = FakeProvider.capabilities.evolve(context_audio=FULL)
 
 
 @breaks("item_in_mid_session_asks_for_nothing")
@@ -563,6 +744,54 @@ class Blabbing(FakeProvider):
         await super().connect()
 
 
+class Keyed(FakeProvider):
+    """Has a key, which it tells in one place."""
+
+    @property
+    def key(self) -> str:
+        return str(self.config.get("api_key"))
+
+
+@breaks("secrets_are_shown_nowhere")
+class Introducing(Keyed):
+    def __repr__(self) -> str:
+        return f"Introducing({self.config})"
+
+
+@breaks("secrets_are_shown_nowhere")
+class ExplainingARefusal(Keyed):
+    async def connect(self) -> None:
+        try:
+            await super().connect()
+        except AuthenticationFailed as error:
+            error.args = (*error.args, self.key)
+            raise
+
+
+@breaks("secrets_are_shown_nowhere")
+class QuotingTheAddress(Keyed):
+    async def connect(self) -> None:
+        if self._fault == "unreachable":
+            raise OSError(f"no route to the service?key={self.key}")
+        await super().connect()
+
+
+@breaks("secrets_are_shown_nowhere")
+class QuotingALoss(Keyed):
+    def _dropped(self) -> ProviderError:
+        error = super()._dropped()
+        error.__cause__ = OSError(f"reset by the peer of {self.key}")
+        return error
+
+
+@breaks("secrets_are_shown_nowhere")
+class QuotingAFormat(Keyed):
+    async def send_audio(self, audio_data: bytes) -> None:
+        if len(audio_data) % 2:
+            raise AudioFormatError(f"Half a sample from {self.key}.")
+        await super().send_audio(audio_data)
+
+
 # -- tidiness ---------------------------------------------------------------------------------------
 
 
@@ -572,6 +801,22 @@ class Littering(FakeProvider):
         await super().send_text(text)
         if "long" in text:
             self.litter = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+
+
+@breaks(
+    "nothing_is_left_behind",
+    also=("connect_can_be_cancelled_at_every_await", "disconnect_can_be_cancelled_at_every_await"),
+)
+class Listening(FakeProvider):
+    """Has a socket that the event loop knows nothing of."""
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.spare = socket.create_server(("127.0.0.1", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "spare"):
+            self.spare.close()
 
 
 @breaks("failed_connect_leaves_nothing")
@@ -616,3 +861,59 @@ class Locked(FakeProvider):
         self.is_busy = True
         await super().send_text(text)
         self.is_busy = False
+
+
+async def swallow() -> None:
+    try:
+        await asyncio.sleep(0.001)
+    except asyncio.CancelledError:
+        return
+
+
+@breaks("send_audio_can_be_cancelled_at_every_await")
+class SwallowingAudio(FakeProvider):
+    async def send_audio(self, audio_data: bytes) -> None:
+        await swallow()
+        await super().send_audio(audio_data)
+
+
+@breaks("interrupt_can_be_cancelled_at_every_await")
+class SwallowingInterrupt(FakeProvider):
+    async def interrupt(self, heard: Heard | None = None) -> None:
+        await swallow()
+        await super().interrupt(heard)
+
+
+@breaks("configure_session_can_be_cancelled_at_every_await")
+class SwallowingSettings(FakeProvider):
+    async def configure_session(self, config: Mapping[str, Any]) -> None:
+        await swallow()
+        await super().configure_session(config)
+
+
+@breaks("end_turn_can_be_cancelled_at_every_await")
+class SwallowingTheEnd(FakeProvider):
+    async def end_turn(self, respond: bool = True) -> None:
+        await swallow()
+        await super().end_turn(respond)
+
+
+@breaks("send_tool_result_can_be_cancelled_at_every_await")
+class SwallowingResults(FakeProvider):
+    async def send_tool_result(self, call_id: str, output: str, is_error: bool = False) -> None:
+        await swallow()
+        await super().send_tool_result(call_id, output, is_error)
+
+
+@breaks("other_calls_can_be_cancelled_at_every_await")
+class SwallowingSpeech(FakeProvider):
+    async def speak(self, text: str, is_last: bool = True) -> None:
+        await swallow()
+        await super().speak(text, is_last)
+
+
+@breaks("other_calls_can_be_cancelled_at_every_await")
+class SwallowingUsage(FakeProvider):
+    async def get_usage(self) -> dict[str, Any] | None:
+        await swallow()
+        return await super().get_usage()

@@ -330,6 +330,30 @@ def test_flat_metadata_key_stands_for_the_field(field: str, key: str, value: obj
     assert field not in VoiceEngineConfig().for_provider()
 
 
+@pytest.mark.parametrize(
+    ("key", "field", "wrong"),
+    [(key, field, wrong) for field, key, *_ in SPELLINGS for wrong in WRONG[VoiceEngineConfig][field]],
+)
+def test_flat_metadata_key_is_checked_as_the_field_is(key: str, field: str, wrong: object) -> None:
+    with pytest.raises(ConfigError) as typed:
+        made({field: wrong})
+    with pytest.raises(ConfigError) as flat:
+        made({"metadata": {key: wrong}})
+
+    takes = str(typed.value).partition("; it takes ")[2]
+    assert str(flat.value).startswith(f"VoiceEngineConfig.metadata[{key!r}] got ")
+    assert str(flat.value).endswith(f" ({type(wrong).__name__}); it takes {takes}")
+
+
+def test_wrong_flat_value_that_could_be_a_secret_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        VoiceEngineConfig(metadata={"temperature": SECRET})
+
+    assert str(caught.value) == (
+        "VoiceEngineConfig.metadata['temperature'] got … (str); it takes a number from 0 to 2 (0 to 2) or None."
+    )
+
+
 @pytest.mark.parametrize(("field", "key", "value", "other"), SPELLINGS)
 def test_two_values_for_one_option_are_refused(field: str, key: str, value: object, other: object) -> None:
     with pytest.raises(ConfigError) as caught:

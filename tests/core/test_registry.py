@@ -274,6 +274,72 @@ def test_broken_plugin_is_named_with_its_reason_and_harms_no_other(install: Inst
     assert by_name["good"].error == ""
 
 
+UNREADABLE = {
+    "not UTF-8": (b"[voxengine.providers]\nacme = acme_\xff:Provider\n", "its entry_points.txt is not UTF-8"),
+    "no value": (b"[voxengine.providers]\nacme\n", "its entry_points.txt is malformed"),
+    "of another group": (b"[console_scripts]\nacme\n", "its entry_points.txt is malformed"),
+}
+
+
+@pytest.mark.parametrize("metadata", ["readable", "not UTF-8", "missing"])
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_distribution_that_cannot_be_read_is_named_with_its_reason_and_harms_no_other(
+    install: Install, kind: str, metadata: str
+) -> None:
+    content, reason = UNREADABLE[kind]
+    info = install("voxengine-acme", "0.3", {}) / "voxengine_acme-0.3.dist-info"
+    (info / "entry_points.txt").write_bytes(content)
+    if metadata == "missing":
+        (info / "METADATA").unlink()
+    elif metadata == "not UTF-8":
+        (info / "METADATA").write_bytes(b"Name: voxengine-acme\nAuthor: \xff\n")
+    install("voxengine-good", "1.0", {"good": "good_pkg:Provider"}, good_pkg=GOOD)
+    registry = ProviderRegistry()
+
+    good, broken = registry.infos(load=True)
+
+    assert (good.name, good.error) == ("good", "")
+    assert registry.get("good").__module__ == "good_pkg"
+    name = "voxengine-acme" if metadata == "readable" else "voxengine_acme"
+    assert (broken.name, broken.origin, broken.cls) == (name, f"{name} 0.3", None)
+    assert broken.error.startswith(f"What the distribution {name} 0.3 offers is not known: {reason}")
+    assert broken.error.endswith(". Reinstall or uninstall it.")
+    with pytest.raises(ProviderNotFound, match=r"Installed: good \(voxengine-good 1.0\)") as caught:
+        registry.get("acme")
+    assert broken.error in str(caught.value)
+
+
+def test_distribution_that_was_repaired_is_read_after_a_rescan(install: Install) -> None:
+    place = install("voxengine-good", "1.0", {"good": "good_pkg:Provider"}, good_pkg=GOOD)
+    entry_points = place / "voxengine_good-1.0.dist-info" / "entry_points.txt"
+    right = entry_points.read_text()
+    entry_points.write_bytes(b"\xff")
+    registry = ProviderRegistry()
+    assert [info.name for info in registry.infos()] == ["voxengine-good"]
+
+    entry_points.write_text(right)
+    registry.rescan()
+
+    assert [info.name for info in registry.infos()] == ["good"]
+
+
+def test_unreadable_distribution_that_another_one_hides_is_no_concern(install: Install) -> None:
+    hidden = install("voxengine-good", "0.9", {}) / "voxengine_good-0.9.dist-info" / "entry_points.txt"
+    hidden.write_bytes(b"\xff")
+    install("voxengine-good", "1.0", {"good": "good_pkg:Provider"}, folder="first", good_pkg=GOOD)
+
+    assert [info.name for info in ProviderRegistry().infos()] == ["good"]
+
+
+def test_metadata_that_cannot_be_read_does_not_hide_a_provider(install: Install) -> None:
+    place = install("voxengine-good", "1.0", {"good": "good_pkg:Provider"}, good_pkg=GOOD)
+    (place / "voxengine_good-1.0.dist-info" / "METADATA").write_bytes(b"Author: \xff\n")
+
+    (info,) = ProviderRegistry().infos(load=True)
+
+    assert (info.name, info.origin, info.error) == ("good", "voxengine_good 1.0", "")
+
+
 @pytest.mark.parametrize(
     ("n_others", "sentence"),
     [(0, ""), (1, "The other provider is unaffected."), (3, "The other 3 providers are unaffected.")],

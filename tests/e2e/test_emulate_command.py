@@ -38,10 +38,10 @@ hears = ["what is the weather in Lisbon"]
 
 
 @contextmanager
-def emulator(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def emulator(*arguments: str, name: str = "mock") -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """A running emulator and the line that it printed; killed when the block did not end it."""
     process = subprocess.Popen(
-        [*COMMAND, "emulate", "mock", *arguments],
+        [*COMMAND, "emulate", name, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -210,7 +210,7 @@ def test_a_script_with_an_error_names_file_line_and_key(tmp_path: Path) -> None:
     done = run("emulate", "mock", "--script", str(script))
 
     assert done.returncode == 2
-    assert done.stderr.startswith("voxengine: talk.toml, line 4: faults[0].at names no point 'trun'.")
+    assert done.stderr.startswith(f"voxengine: {script}, line 4: faults[0].at names no point 'trun'.")
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:

@@ -94,6 +94,8 @@ async def test_a_wrong_key_is_refused_and_told_to_nobody() -> None:
         ("reset at=response:1:after_audio_ms=300", "connection_lost", 1006, True),
         ("oversized at=response", "protocol", 1009, False),
         ("401 at=turn", "authentication", 3000, False),
+        (f"401 at=turn message={'ü' * 100}", "authentication", 3000, False),
+        (f"close at=turn code=4001 reason={'ü' * 61}", "unknown", 4001, False),
         ("403 at=turn", "permission", 3003, False),
         ("expire at=ready deadline=0.05", "session_expired", 1001, True),
     ],

@@ -35,6 +35,13 @@ SHOWN = {
         "second: You said: Ada",
     ],
     "taps.py": ["agent: You said: How is the weather in [city]?", "loudest sample: 70%"],
+    "openai_conversation.py": [
+        "user_audio: Call get_weather for Lisbon.",
+        'tool_call: {"city": "Lisbon"}',
+        "tool_result: It is sunny in Lisbon.",
+        "agent: Get weather says: It is sunny in Lisbon.",
+        "used: {'n_responses': 2, ",
+    ],
     "custom_provider.py": ["echo: I heard: Is anybody there?"],
     DEMO: [
         "      you  What is the weather like in Lisbon today?",
@@ -94,6 +101,12 @@ def test_demo_writes_the_answer_and_the_transcript(tmp_path: Path) -> None:
     assert max(memoryview(answer.data).cast("h")) > 3000
     assert [line["who"] for line in lines] == ["you", "tool", "agent", "you", "agent"]
     assert [line["at_s"] for line in lines] == sorted(line["at_s"] for line in lines)
+
+
+def test_conversation_with_openai_is_a_short_program() -> None:
+    lines = (EXAMPLES / "openai_conversation.py").read_text("utf-8").splitlines()
+
+    assert sum(bool(line.strip()) for line in lines) < 25
 
 
 @pytest.mark.parametrize("name", ["question.wav", "interruption.wav"])

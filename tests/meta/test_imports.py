@@ -13,17 +13,26 @@ from tests.meta.tree import CORE, PLUGINS, Import, imports, modules
 
 # Lowest first. A module imports from its own row and from lower ones.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "audio.format"),
-    ("events", "capabilities", "config", "audio.pcm", "audio.wav", "audio.vad"),
-    ("history", "_items", "codec", "tools", "_json_types", "_signature", "metrics", "activity", "threads"),
-    ("hookspecs", "providers.base", "providers.contract", "providers.registry", "taps", "bus"),
-    ("transport.*", "audio.playback"),
+    ("errors", "audio.format", "audio.disposable"),
+    (
+        "events", "capabilities", "config", "audio.pcm", "audio.wav", "audio.vad", "audio.g711", "audio.rings",
+        "audio.buffers", "audio.levels", "audio.devices",
+    ),
+    ("history", "_items", "codec", "tools", "voices", "_json_types", "_signature", "metrics", "activity", "threads"),
+    (
+        "hookspecs", "providers.base", "providers.contract", "providers.entry_points", "providers.registry",
+        "taps", "bus",
+    ),
+    (
+        "transport.*", "audio.playback", "audio.processors", "audio.backends.*", "audio.watchdog",
+        "audio.capture", "audio.player",
+    ),
     (
         "agent_turns",
-        "journal", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
+        "journal", "lanes", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
         "user_turns", "agent_turns",
     ),
-    ("engine", "continuity", "lifecycle"),
+    ("engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines"),
     ("cli.*", "testing.*", "__main__"),
 )  # fmt: skip
 
@@ -32,14 +41,14 @@ EXCEPTIONS: dict[str, dict[str, str]] = {}
 
 # What only one place may import, so that a machine without it can use the rest.
 GUARDED = {
-    "pyaudio": "audio.devices",
+    "pyaudio": "audio.backends.pyaudio",
     "rich": "cli.terminal",
-    "picows": "transport.picows",
+    "picows": "transport.fast",
     "pytest": "testing",
 }
 HEAVY = {
     "numpy": ("audio.pcm", "audio.wav", "audio.vad"),
-    "websockets": ("transport.websocket", "transport.handshake"),
+    "websockets": ("transport.websocket", "transport.framed"),
 }
 
 
@@ -182,7 +191,13 @@ def test_plugin_imports_nothing_that_it_does_not_declare(source: str) -> None:
 
 # What a plug-in gets with the core, and what it may use when its extra is installed.
 SHARED = {"attrs", "numpy", "websockets", "__future__"}
-OPTIONAL = {"voxengine-mock": {"espeakng_loader", "trustme"}}
+OPTIONAL = {
+    # The dialects of another plug-in's protocol and their schema; the mock is its extra [emulator].
+    "voxengine-azure": {"msgspec", "voxengine_mock", "voxengine_openai"},
+    "voxengine-mock": {"espeakng_loader", "trustme"},
+    # msgspec and pybase64 are its own dependencies, the mock is its extra [emulator].
+    "voxengine-openai": {"msgspec", "pybase64", "voxengine_mock"},
+}
 
 
 # --- The checks themselves --------------------------------------------------------------------------

@@ -21,12 +21,17 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from scripts.export_constraints import WEBSOCKETS_MAJORS, group_inputs, requirement_name
+from scripts.export_constraints import WEBSOCKETS_MAJORS, WITNESSES, group_inputs, requirement_name
 
 ROOT = Path(__file__).resolve().parents[2]
 NOXFILE = ROOT / "noxfile.py"
 KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
-FOLDERS = {"voxengine": "core", "voxengine-mock": "plugins/voxengine-mock"}
+FOLDERS = {
+    "voxengine": "core",
+    "voxengine-azure": "plugins/voxengine-azure",
+    "voxengine-mock": "plugins/voxengine-mock",
+    "voxengine-openai": "plugins/voxengine-openai",
+}
 
 # Set by the sessions of noxfile.py, which install wheels; an editable environment proves less.
 from_wheels = pytest.mark.skipif(
@@ -109,6 +114,13 @@ def test_installed_mock_requires_the_core_alone() -> None:
     always = {item.name for item in requires if item.marker is None or "extra" not in str(item.marker)}
 
     assert always == {"voxengine"}
+
+
+def test_installed_openai_requires_the_core_and_two_small_distributions() -> None:
+    requires = [Requirement(text) for text in importlib.metadata.requires("voxengine-openai") or []]
+    always = {item.name for item in requires if item.marker is None or "extra" not in str(item.marker)}
+
+    assert always == {"voxengine", "msgspec", "pybase64"}
 
 
 # --- What the wheels hold --------------------------------------------------------------------------
@@ -199,7 +211,7 @@ def pin_blocks(file: str) -> list[tuple[set[str], Requirement, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "constraints-matrix.txt"])
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-matrix.txt", "constraints-witnesses.txt"])
 def test_every_pin_is_exact_and_hashed_and_no_address_is_named(file: str) -> None:
     text = (ROOT / file).read_text("utf-8")
     blocks = pin_blocks(file)
@@ -216,7 +228,8 @@ def test_every_pin_is_exact_and_hashed_and_no_address_is_named(file: str) -> Non
 @pytest.mark.parametrize("group", sorted(group_inputs()))
 def test_pins_of_a_group_meet_what_the_group_asks_for(group: str) -> None:
     pinned: dict[str, list[str]] = {}
-    for groups, requirement, _ in pin_blocks("constraints.txt"):
+    file = "constraints-witnesses.txt" if group == WITNESSES else "constraints.txt"
+    for groups, requirement, _ in pin_blocks(file):
         if group in groups:
             version = str(requirement.specifier).removeprefix("==")
             pinned.setdefault(requirement_name(requirement.name), []).append(version)

@@ -106,7 +106,6 @@ def test_flat_keys_are_the_ones_that_work(tmp_path: Path) -> None:
 PLANNED: dict[str, list[dict[str, Any]]] = {
     '`interruption="confirm"`': [{"interruption": "confirm"}],
     "`input_device`, `output_device`": [{"input_device": "USB"}, {"output_device": 0}],
-    '`transport="picows"`': [{"transport": "picows"}],
     "`deadlines.first_output_s`, `deadlines.progress_s`": [
         {"deadlines": {"first_output_s": 3}},
         {"deadlines": {"progress_s": 3}},

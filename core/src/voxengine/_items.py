@@ -5,9 +5,11 @@ Everything public here is exported by :mod:`voxengine.history`.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import itertools
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -24,11 +26,15 @@ __all__ = [
     "Projection",
     "ProjectionLimits",
     "Status",
+    "changed",
     "estimate_heard_text",
     "heard_from_marks",
+    "item_from_json",
+    "item_to_json",
     "pair_calls",
     "project_items",
     "render_as_text",
+    "with_text",
 ]
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -171,6 +177,39 @@ class Item:
     def is_transcribed(self) -> bool:
         """For user audio: whether a final transcript with words in it is there."""
         return self.status == "completed" and bool(self.text.strip())
+
+
+_FIELDS: Final[tuple[attrs.Attribute[Any], ...]] = tuple(attrs.fields(Item))
+_SLOTS: Final = tuple(
+    (slot.__get__, slot.__set__) for slot in (Item.__dict__[field.name] for field in _FIELDS)
+)
+_set_text: Final = Item.__dict__["text"].__set__
+
+
+_SETTERS: Final = {field.name: (field, Item.__dict__[field.name].__set__) for field in _FIELDS}
+
+
+def with_text(item: Item, text: str) -> Item:
+    """Return the item with another text, a str, without checking again what is known to fit."""
+    new = Item.__new__(Item)
+    for get, set_ in _SLOTS:
+        set_(new, get(item))
+    _set_text(new, text)
+    return new
+
+
+def changed(item: Item, **changes: Any) -> Item:
+    """Return the item with other values; only those are checked. Not for ``kind`` and the audio itself.
+
+    Several times as fast as ``attrs.evolve``, and it runs between an interruption and its event.
+    """
+    new = with_text(item, item.text)
+    for name, value in changes.items():
+        field, set_ = _SETTERS[name]
+        if field.validator is not None:
+            field.validator(new, field, value)
+        set_(new, value)
+    return new
 
 
 @attrs.frozen
@@ -498,3 +537,54 @@ def _select(
 
 def _least(*bounds: int | None) -> float:
     return min((bound for bound in bounds if bound is not None), default=float("inf"))
+
+
+# -- as JSON ----------------------------------------------------------------------------------------
+
+
+def item_to_json(item: Item, include_audio: bool) -> dict[str, Any]:
+    """Return an item as plain JSON values, audio in base64; defaults are left out."""
+    out: dict[str, Any] = {}
+    for field in _FIELDS:
+        value = getattr(item, field.name)
+        if value == field.default or (field.name in ("audio", "audio_format") and not include_audio):
+            continue
+        if isinstance(value, bytes):
+            value = base64.b64encode(value).decode("ascii")
+        elif isinstance(value, AudioFormat):
+            value = {
+                "sample_rate": value.sample_rate,
+                "channels": value.channels,
+                "encoding": str(value.encoding),
+            }
+        out[field.name] = str(value) if isinstance(value, ItemKind) else value
+    return out
+
+
+def item_from_json(fields: object) -> Item:
+    """Return the item that :func:`item_to_json` described.
+
+    Raises:
+        UsageError, AudioFormatError: The value describes none.
+    """
+    if not isinstance(fields, Mapping):
+        raise UsageError("It is no mapping.")
+    known = [field.name for field in _FIELDS]
+    for name in fields:
+        if name not in known:
+            raise UsageError(f"It has an unknown field {name!r}.")
+    for name in ("id", "kind"):
+        if name not in fields:
+            raise UsageError(f"It has no {name}.")
+    values = dict(fields)
+    if isinstance(values.get("audio"), str):
+        try:
+            values["audio"] = base64.b64decode(values["audio"], validate=True)
+        except (binascii.Error, ValueError):
+            raise UsageError("Its audio is no base64 text.") from None
+    if isinstance(values.get("audio_format"), Mapping):
+        try:
+            values["audio_format"] = AudioFormat(**values["audio_format"])
+        except TypeError:
+            raise UsageError("Its audio_format has unknown fields.") from None
+    return Item(**values)

@@ -29,9 +29,9 @@ class Activity:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def touch(self) -> None:
-        """Note that something happened."""
-        self.last = self._loop.time()
+    def touch(self, now: float | None = None) -> None:
+        """Note that something happened, just now or at that loop time."""
+        self.last = self._loop.time() if now is None else now
         if self._next is not None and not self._next.done():
             self._next.set_result(None)
 

@@ -32,8 +32,12 @@ class AgentItem:
     response: Response
     text: str = ""
     received_ms: float = 0.0
+    source: AudioFormat | None = None
+    """What audio of it is in when its chunks do not say so."""
     marks: list[tuple[str, int]] = attrs.field(factory=list)
     is_final: bool = False
+    spoken_ms: int = 0
+    """How long all of its text takes, where more text than audio was received."""
 
 
 class AgentTurns:
@@ -54,6 +58,8 @@ class AgentTurns:
         self._output: OutputFormatter | None = None
         self._items: dict[str, AgentItem] = {}
         self.clock: PlaybackClock | None = None
+        self.is_filtered = taps.has("on_output")
+        """Whether a tap sees the audio before anybody else."""
 
     def open_clock(self, audio_format: AudioFormat, playback: str, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to play, in the engine's output format."""
@@ -113,18 +119,26 @@ class AgentTurns:
 
     def take_audio(self, session: Session, item: AgentItem, data: dict[str, Any]) -> None:
         """Take AUDIO_OUTPUT_CHUNK."""
-        rate = data.get("sample_rate") or session.output_format.sample_rate
-        source = AudioFormat(rate, data.get("channels") or 1)
+        if "sample_rate" in data or "channels" in data:
+            rate = data.get("sample_rate") or session.output_format.sample_rate
+            source = AudioFormat(rate, data.get("channels") or 1)
+        else:
+            source = item.source or self._own_source(session, item)
         audio = data["audio_data"]
-        if not isinstance(audio, bytes | LazyAudio):
-            audio = bytes(audio)
+        if type(audio) is not LazyAudio and type(audio) is not bytes:
+            audio = audio if isinstance(audio, bytes | LazyAudio) else bytes(audio)
         self._deliver(session, item, self.output.take(item.id, audio, source), data)
+
+    def _own_source(self, session: Session, item: AgentItem) -> AudioFormat:
+        source = AudioFormat(session.output_format.sample_rate, 1)
+        item.source = self.output.format if source == self.output.format else source
+        return item.source
 
     def _deliver(
         self, session: Session, item: AgentItem, audio: bytes | LazyAudio, data: dict[str, Any]
     ) -> None:
         assert self.clock is not None
-        if self._taps.has("on_output"):
+        if self.is_filtered:
             kept = self._taps.filter_output(audio if isinstance(audio, bytes) else audio.pcm())
             if kept is None:
                 return
@@ -132,20 +146,26 @@ class AgentTurns:
         n_bytes = len(audio) if isinstance(audio, bytes) else audio.n_bytes
         if not n_bytes:
             return
-        audio_format = self.output.format
-        item.received_ms += audio_format.duration_ms(n_bytes)
-        self.clock.write(item.id, audio_format.n_frames(n_bytes))
-        data.update(
-            audio_data=audio,
-            sample_rate=audio_format.sample_rate,
-            channels=audio_format.channels,
-            response_id=item.response.id,
-            item_id=item.id,
-        )
+        output = self.output
+        audio_format = output.format
+        n_frames = n_bytes // output.frame_bytes
+        item.received_ms += n_frames * 1000 / audio_format.sample_rate
+        self.clock.write(item.id, n_frames)
+        data["audio_data"] = audio
+        data["sample_rate"] = audio_format.sample_rate
+        data["channels"] = audio_format.channels
+        data["response_id"] = item.response.id
+        data["item_id"] = item.id
         self._emit(EventType.AUDIO_OUTPUT_CHUNK, data, session)
 
-    def finish(self, response: Response, session: Session, status: Status) -> int:
+    def finish(self, response: Response, session: Session, status: Status, *, is_torn: bool = False) -> int:
         """Note that a response was received in full; what has not been played still plays.
+
+        Args:
+            response: Ended.
+            session: Whose it is.
+            status: How it ended.
+            is_torn: Its text may run ahead of the audio that was received; that part nobody will hear.
 
         Returns:
             How much of it was played so far, in milliseconds.
@@ -156,6 +176,8 @@ class AgentTurns:
             tail = self.output.finish(item.id)
             if tail:
                 self._deliver(session, item, tail, {})
+            if is_torn and item.received_ms > 0:
+                self._tear(item)
             if item.id in self._history:
                 self._history.finish_agent(item.id, status)
             self.clock.finish(item.id)
@@ -189,19 +211,55 @@ class AgentTurns:
         assert self.clock is not None
         return self.clock.played_ms(item.id) < int(item.received_ms)
 
+    def _tear(self, item: AgentItem) -> None:
+        """Cut an item in the history at the end of the audio that was received of it."""
+        if item.id not in self._history:
+            return
+        received = round(item.received_ms)
+        item.spoken_ms = max(received, round(len(item.text) / _CHARS_PER_S * 1000))
+        text = heard_from_marks(item.text, item.marks, received) if item.marks else None
+        self._history.truncate_agent(item.id, received, text, item.spoken_ms)
+
     def _cut(self, item: AgentItem, response: Response | None) -> tuple[str, bool]:
         """Cut an item in the history at what was heard; return the heard text and whether it is estimated."""
-        assert self.clock is not None
         self.output.finish(item.id)
+        measured = self._measure(item, response)
+        if measured is None:
+            return item.text, False
+        cut = self._history.truncate_agent(item.id, *measured)
+        return cut.heard_text or "", cut.heard_is_estimated
+
+    def _measure(self, item: AgentItem, response: Response | None) -> tuple[int, str | None, int] | None:
+        """Return how much was played of an item, its words where they are known, and how long all of it takes.
+
+        None when there is nothing to cut.
+        """
+        assert self.clock is not None
         played = self.clock.played_ms(item.id)
         if item.id not in self._history or (item.received_ms == 0 and item.response is not response):
-            return item.text, False
+            return None
         received = round(item.received_ms)
         # Text runs ahead of the audio of an open response, so its audio so far says little of its length.
         spoken_ms = round(len(item.text) / _CHARS_PER_S * 1000) if item.response is response else 0
         text = heard_from_marks(item.text, item.marks, played) if item.marks else None
-        cut = self._history.truncate_agent(item.id, played, text, max(received, spoken_ms))
-        return cut.heard_text or "", cut.heard_is_estimated
+        return played, text, max(received, spoken_ms, item.spoken_ms)
+
+    def cut_in(self, copy: History, response: Response | None) -> list[str]:
+        """Cut what can still be heard in a copy of the history, as :meth:`silence` would in the history itself.
+
+        Returns:
+            The items of answers that were cut; what the application had the agent say is none.
+        """
+        cut: list[str] = []
+        for item in self._items.values():
+            if item.response is not response and not self._is_unheard(item):
+                continue
+            measured = self._measure(item, response)
+            if measured is not None and item.id in copy:
+                copy.truncate_agent(item.id, *measured)
+                if item.response.trigger != "say":
+                    cut.append(item.id)
+        return cut
 
     def playing(self) -> AgentItem | None:
         """Return the item that is playing or will play next."""

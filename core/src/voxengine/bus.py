@@ -13,13 +13,13 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
 import attrs
 
 from voxengine.errors import UsageError
-from voxengine.events import Event, EventType, make_event
+from voxengine.events import Event, EventType, make_event, own_event
 
 __all__ = ["AUDIO_EVENTS", "EventBus", "EventStream", "Subscription"]
 
@@ -41,7 +41,9 @@ Handler = Callable[[Any], Any]
 Filter = Callable[[Event], bool]
 H = TypeVar("H", bound=Handler)
 
-_Raw = tuple[EventType, Mapping[str, Any], float, str, int]
+_clock: Final = time.perf_counter
+
+_Raw = tuple[EventType, dict[str, Any], float, str, int]
 
 
 @attrs.define(eq=False)
@@ -56,6 +58,8 @@ class Subscription:
     _bus: EventBus = attrs.field(repr=False)
     queue: _Queue | None = attrs.field(default=None, repr=False)
     """For a coroutine handler."""
+    is_plain: bool = False
+    """Whether the handler is called with every event: a function, without a filter, and not once."""
     reported_error: bool = False
     reported_slow: bool = False
     is_active: bool = True
@@ -105,7 +109,7 @@ class _Queue:
 
 
 class EventBus:
-    """Where an application listens. Use from the engine's loop only.
+    """Where an application listens. Use from the engine's loop only, or from anywhere before it connects.
 
     Args:
         now: The engine's clock, for events of the bus itself.
@@ -126,6 +130,8 @@ class EventBus:
         """How many events of each type were emitted."""
         self.tap: Callable[[Event], Event | None] | None = None
         """The engine's filter, before any delivery."""
+        self.guard: Callable[[str], object] = lambda _: None
+        """Called with ``"events.on"`` and the like before a registration changes; what it raises prevents it."""
         self._now = now
         self._history: deque[_Raw | Event] = deque(maxlen=history_limit)
         self._queue_limit = queue_limit
@@ -218,6 +224,7 @@ class EventBus:
 
     def off(self, registration: Subscription | Handler) -> None:
         """End a registration, given by its subscription or by its handler. Unknown ones are ignored."""
+        self.guard("events.off")
         for held in [s for s in self._subscriptions if s is registration or s.handler == registration]:
             held.is_active = False
             self._subscriptions.remove(held)
@@ -230,6 +237,7 @@ class EventBus:
         It ends when the engine is disconnected. When ``limit`` control events wait unread, it raises
         UsageError; audio drops the oldest chunk and is counted in ``dropped``.
         """
+        self.guard("events.stream")
         types = frozenset(_type(item) for item in event_types) if "*" not in event_types else frozenset()
         stream = EventStream(types, limit or self._queue_limit)
         if self._closed:
@@ -240,22 +248,25 @@ class EventBus:
 
     def wants(self, event_type: EventType) -> bool:
         """Return whether anybody asked for this type by name; ``"*"`` does not count."""
-        if event_type not in self._wanted:
+        named = self._wanted.get(event_type)
+        if named is None:
             named = any(held.event_type == event_type for held in self._subscriptions)
             self._wanted[event_type] = named
-        return self._wanted[event_type] or any(stream.names(event_type) for stream in self._open_streams())
+        if named or not self._streams:
+            return named
+        return any(stream.names(event_type) for stream in self._open_streams())
 
     @property
     def history(self) -> list[Event]:
         """The latest events, oldest first, without audio."""
-        return [item if isinstance(item, Event) else _build(item) for item in self._history]
+        return [item if isinstance(item, Event) else own_event(*item) for item in self._history]
 
     # -- emitting, for the engine -----------------------------------------------------------------
 
     def emit(
         self,
         event_type: EventType,
-        data: Mapping[str, Any],
+        data: dict[str, Any],
         *,
         provider: str = "",
         session_epoch: int = 0,
@@ -263,7 +274,10 @@ class EventBus:
     ) -> None:
         """Deliver an event. ``data`` belongs to the bus from now on."""
         now = self._now() if timestamp is None else timestamp
-        raw: _Raw = (event_type, data, now, provider, session_epoch)
+        self.post((event_type, data, now, provider, session_epoch))
+
+    def post(self, raw: _Raw) -> None:
+        """Deliver an event that is given as type, data, timestamp, provider and epoch."""
         if self._dispatching:
             self._n_caused += 1
             if self._n_caused > PENDING_LIMIT:
@@ -272,7 +286,8 @@ class EventBus:
                 )
             self._pending.append(raw)
             return
-        self._dispatching, self._n_caused = True, 0
+        self._dispatching = True
+        self._n_caused = 0
         try:
             self._deliver(raw)
             while self._pending:
@@ -305,6 +320,7 @@ class EventBus:
         *,
         once: bool,
     ) -> Any:
+        self.guard("events.once" if once else "events.on")
         wanted: EventType | Literal["*"] = "*" if event_type == "*" else _type(event_type)
         if handler is None:
 
@@ -320,6 +336,7 @@ class EventBus:
         )
         queue = _Queue(self._queue_limit) if is_coroutine else None
         subscription = Subscription(wanted, handler, priority, filter, once, self, queue)
+        subscription.is_plain = filter is None and queue is None and not once
         self._subscriptions.append(subscription)
         self._subscriptions.sort(key=lambda held: -held.priority)
         self._routes.clear()
@@ -327,10 +344,8 @@ class EventBus:
         return subscription
 
     def _route(self, event_type: EventType) -> tuple[Subscription, ...]:
-        route = self._routes.get(event_type)
-        if route is None:
-            route = tuple(s for s in self._subscriptions if s.event_type in ("*", event_type))
-            self._routes[event_type] = route
+        route = tuple(s for s in self._subscriptions if s.event_type in ("*", event_type))
+        self._routes[event_type] = route
         return route
 
     def _forget_stream(self, held: weakref.ref[EventStream]) -> None:
@@ -343,10 +358,12 @@ class EventBus:
     def _deliver(self, raw: _Raw) -> None:
         event_type = raw[0]
         self.counts[event_type] = self.counts.get(event_type, 0) + 1
-        route = self._route(event_type)
+        route = self._routes.get(event_type)
+        if route is None:
+            route = self._route(event_type)
         event: Event | None = None
         if self.tap is not None:
-            event = self.tap(_build(raw))
+            event = self.tap(own_event(*raw))
             if event is None:
                 return
         if event_type not in AUDIO_EVENTS:
@@ -354,9 +371,20 @@ class EventBus:
         if not route and not self._streams:
             return
         if event is None:
-            event = _build(raw)
+            event = own_event(*raw)
         for subscription in route:
-            self._hand_over(subscription, event)
+            if not subscription.is_plain:
+                self._hand_over(subscription, event)
+            elif subscription.is_active:
+                started = _clock()
+                try:
+                    subscription.handler(event)
+                except Exception as error:
+                    self._raised(subscription, error)
+                if _clock() - started > self._slow_s:
+                    self._slow(subscription, _clock() - started)
+        if not self._streams:
+            return
         for stream in self._open_streams():
             if stream.takes(event_type) and not stream.put(event):
                 self._streams[:] = [held for held in self._streams if held() is not stream]
@@ -364,7 +392,7 @@ class EventBus:
     def _hand_over(self, subscription: Subscription, event: Event) -> None:
         if not subscription.is_active:
             return
-        started = time.perf_counter()
+        started = _clock()
         try:
             if subscription.filter is not None and not subscription.filter(event):
                 return
@@ -376,8 +404,9 @@ class EventBus:
             subscription.handler(event)
         except Exception as error:
             self._raised(subscription, error)
-        if time.perf_counter() - started > self._slow_s:
-            self._slow(subscription, time.perf_counter() - started)
+        took_s = _clock() - started
+        if took_s > self._slow_s:
+            self._slow(subscription, took_s)
 
     def _enqueue(self, subscription: Subscription, event: Event) -> None:
         queue = subscription.queue
@@ -438,7 +467,7 @@ class EventBus:
         )
         self._report(EventType.WARNING, {"code": "slow_handler", "message": message})
 
-    def _report(self, event_type: EventType, data: Mapping[str, Any]) -> None:
+    def _report(self, event_type: EventType, data: dict[str, Any]) -> None:
         if self._dispatching:  # Past the limit of emit: at most two reports for each subscription.
             self._pending.append((event_type, data, self._now(), "", 0))
         else:
@@ -515,8 +544,3 @@ class EventStream(AsyncIterator[Event]):
 
 def _type(value: EventType | str) -> EventType:
     return make_event(value).type
-
-
-def _build(raw: _Raw) -> Event:
-    event_type, data, timestamp, provider, epoch = raw
-    return make_event(event_type, data, timestamp=timestamp, provider=provider, session_epoch=epoch)

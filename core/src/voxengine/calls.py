@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from voxengine.errors import VoxEngineError
@@ -58,10 +58,22 @@ class ToolCalls:
         """The session whose calls are answered."""
         self.n_open = 0
         """Calls whose result has not been handed over."""
+        self._unclaimed_at = -1
 
     def is_known(self, session: Session, call_id: str) -> bool:
         """Return whether the session made the call before."""
         return (session.epoch, call_id) in self._seen
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether a result came when its session was gone, and nothing was said or asked since."""
+        return self._unclaimed_at == self._responses.n_inputs
+
+    def restore(self, used: Iterable[str], *, is_unclaimed: bool) -> None:
+        """Go on where another engine was: these call ids are taken, and maybe a result was not made use of."""
+        self._used.update(used)
+        if is_unclaimed:
+            self._unclaimed_at = self._responses.n_inputs
 
     def invoke(self, session: Session, response: Response | None, data: dict[str, Any]) -> None:
         """Take a FUNCTION_CALL_INVOKED of a provider."""
@@ -89,6 +101,7 @@ class ToolCalls:
             if any(call.call_id == call_id for call in self._history.open_calls()):
                 self._history.add_tool_result(call_id, outcome.output, is_error=outcome.is_error)
             if self.owner is not session or not session.is_ready:
+                self._unclaimed_at = self._responses.n_inputs
                 return  # The session that asked is gone; the result goes over in the history.
             self._responses.input("tool", is_request=True)
             try:

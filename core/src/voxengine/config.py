@@ -52,7 +52,9 @@ def hidden(value: object) -> object:
 
 
 def _bad(owner: object, name: str, value: object, takes: str) -> ConfigError:
-    shown = _MASK if name in ("api_key", "metadata") else repr(value)
+    is_number = isinstance(value, int | float)
+    is_hidden = name in ("api_key", "metadata") or (name.startswith("metadata") and not is_number)
+    shown = _MASK if is_hidden else repr(value)
     if len(shown) > 80:
         shown = shown[:77] + "..."
     return ConfigError(
@@ -172,11 +174,16 @@ class Reconnect:
     """How a lost session is replaced, and how loss is noticed."""
 
     budget_s: float = attrs.field(default=20.0, validator=_number(0, 3600, "s"))
-    """For how long to try."""
+    """For how long to try, with ``fallbacks`` or without; 0: a loss is final."""
     ping_interval_s: float = attrs.field(default=5.0, validator=_number(0.05, 600, "s"))
     """Time between two keep-alive pings."""
     ping_timeout_s: float = attrs.field(default=5.0, validator=_number(0.05, 600, "s"))
     """How long to wait for a ping's answer."""
+    cut_reply: Literal["continue", "restart", "leave"] = attrs.field(
+        default="continue", validator=_one_of("continue", "restart", "leave")
+    )
+    """What becomes of an answer that a loss or a switch cut: the agent is asked to go on with it, to give it
+    again from the start, or nothing."""
 
 
 def _to_turn_detection(value: object) -> object:
@@ -363,6 +370,9 @@ class VoiceEngineConfig:
         object.__setattr__(self, "metadata", _frozen_copy(self.metadata))
         for key, name in _FLAT_METADATA.items():
             field, flat = getattr(self, name), self.metadata.get(key)
+            if flat is not None:
+                typed = getattr(attrs.fields(VoiceEngineConfig), name)
+                typed.validator(self, typed.evolve(name=f"metadata[{key!r}]"), flat)
             if field is not None and flat is not None and field != flat:
                 raise ConfigError(
                     f"{name} and metadata[{key!r}] say different things. Keep one of the two; "
@@ -390,6 +400,8 @@ class VoiceEngineConfig:
             value = self.option(name)
             if value is not None:
                 values[name] = value
+        if self.interruption != "immediate":
+            values["interruption"] = self.interruption  # The default is nobody's wish: a vendor keeps its own.
         values.update(changes)
         return ProviderConfig(
             {name: value for name, value in values.items() if value is not None or name == "api_key"}

@@ -7,120 +7,54 @@ replay of the open turn, move the output, close the old. When the next cannot be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal
 
 import attrs
 
+from voxengine.adapting import NEUTRAL, missing_dialogue, settings_of, supported_detection
 from voxengine.audio.format import AudioFormat
-from voxengine.capabilities import Support
-from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig, profile_names
+from voxengine.config import ProviderConfig, VoiceEngineConfig
 from voxengine.conversation import Conversation
-from voxengine.errors import CapabilityMissing, ConfigError, ConnectionLost, ProviderError
+from voxengine.errors import ConnectionLost, ErrorCode, ProviderError, VoxEngineError
 from voxengine.events import EventType
 from voxengine.history import Projection
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.registry import ProviderRegistry
+from voxengine.replay import Debt, in_turn, pay, replay_from, take_turn_control
 from voxengine.sender import InputSender
-from voxengine.session import CLOSE_DEADLINE_S, Session, choose_format, missing_dialogue
+from voxengine.session import CLOSE_DEADLINE_S, Session, choose_format
 from voxengine.taps import Taps
 from voxengine.threads import in_thread
-from voxengine.turns import endpointing_silence_ms
 
-__all__ = [
-    "Continuity",
-    "carried_over",
-    "engine_fields_kept",
-    "find_target",
-    "refuse_planned",
-    "supported_detection",
-]
+__all__ = ["Continuity", "Move"]
 
 _TURN_WAIT_S: Final = 30.0
 """How long a switch between unlike rates waits for the end of the user's turn."""
 
 
-def refuse_planned(config: VoiceEngineConfig) -> None:
-    """Refuse settings whose behaviour is not built.
+@attrs.frozen(kw_only=True)
+class Move:
+    """How a conversation goes from one session to the next."""
 
-    Raises:
-        CapabilityMissing: With ``planned`` true, naming the setting.
-    """
-    default = VoiceEngineConfig()
-    asked = {
-        "interruption='confirm'": config.interruption == "confirm",
-        "input_device": config.input_device is not None,
-        "output_device": config.output_device is not None,
-        "transport='picows'": config.transport == "picows",
-        "deadlines.first_output_s": config.deadlines.first_output_s != default.deadlines.first_output_s,
-        "deadlines.progress_s": config.deadlines.progress_s != default.deadlines.progress_s,
-        "reconnect.budget_s": config.reconnect.budget_s != default.reconnect.budget_s,
-    }
-    for name in ("input_format", "output_format"):
-        wanted = getattr(config, name)
-        asked[f"{name} in G.711"] = isinstance(wanted, AudioFormat) and wanted.encoding != "pcm16"
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise CapabilityMissing(
-                f"VoiceEngineConfig sets {name}, which this version of voxengine does not do yet. Leave it out.",
-                capability=name,
-                provider=config.provider,
-                planned=True,
-            )
+    from_provider: str
+    reason: str
+    """``requested``, ``reconnect``, ``failover`` or ``rollover``."""
+    adopt: Callable[[Session], None]
+    """Called when the next session is in force."""
+    degrade: bool = False
+    """Accept a provider without dialogue in the place of one with it."""
+    cut_reply: Literal["continue", "restart", "leave"] = "leave"
+    is_announced: bool = False
+    """Whether PROVIDER_SWITCHING was emitted for it."""
+    limit_s: float | None = None
+    """How long opening may take, beside the deadlines of the configuration."""
 
-
-def carried_over(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineConfig:
-    """Return the configuration to switch to, with what belongs to the conversation and not to a provider.
-
-    Instructions and language go over where the new configuration has none. Keys, metadata, endpoint,
-    model and voice never do.
-    """
-    changes = {
-        name: getattr(old, name)
-        for name in ("instructions", "language")
-        if new.option(name) is None and getattr(old, name) is not None
-    }
-    return attrs.evolve(new, **changes) if changes else new
-
-
-_ENGINE_FIELDS: Final = (
-    "fallbacks",
-    "journal_s",
-    "interruption",
-    "playback",
-    "keep_audio_s",
-    "tools",
-    "tool_timeout_s",
-)
-
-
-def engine_fields_kept(
-    old: VoiceEngineConfig, new: VoiceEngineConfig, *, formats: bool = False
-) -> VoiceEngineConfig:
-    """Return the configuration in force after a switch: what belongs to the engine stays.
-
-    Args:
-        formats: Keep the formats too where they were set; while no session has fixed them.
-    """
-    if formats:
-        for name in ("input_format", "output_format"):
-            if getattr(old, name) is not None:
-                new = attrs.evolve(new, **{name: getattr(old, name)})
-    return attrs.evolve(new, **{name: getattr(old, name) for name in _ENGINE_FIELDS})
-
-
-_NEUTRAL: Final = (
-    "model",
-    "voice",
-    "language",
-    "instructions",
-    "temperature",
-    "max_output_tokens",
-    "modalities",
-    "vocabulary",
-)
-"""Options that a provider may lack; setting one of them is then said to be without effect."""
+    @property
+    def retire_reason(self) -> str:
+        """What CONNECTION_CLOSED says of the session before."""
+        return "rollover" if self.reason == "rollover" else "switch"
 
 
 class Continuity:
@@ -141,7 +75,8 @@ class Continuity:
         self._metrics = metrics
         self._tool_specs = tool_specs
         self._owner = owner
-        self._epoch = 0
+        self.epoch = 0
+        """Sessions that were opened so far, by this engine and by the one that it goes on for."""
         self.on_input_ready: Callable[[Session], object] | None = None
         """Told when a session becomes the input's owner."""
         self.settling: asyncio.Task[None] | None = None
@@ -162,7 +97,8 @@ class Continuity:
         loses_dialogue = instead_of is not None and instead_of.can("dialogue") and not session.can("dialogue")
         if instead_of is not None and loses_dialogue and not degrade:
             session.provider.attach(None)
-            raise missing_dialogue(config.provider, instead_of.name)
+            why = session.capabilities.dialogue.why
+            raise missing_dialogue(config.provider, instead_of.name, why)
         conversation = self._conversation
         if conversation.user.journal is None:
             source = config.input_format or session.input_format
@@ -171,8 +107,11 @@ class Continuity:
             source, target = conversation.user.journal.format, conversation.output_format
         if source != session.input_format or target != session.output_format:
             await in_thread(_load_resampler)
-        session.settings = _settings(config, session, source, target)
+        session.settings = settings_of(config, session, source, target)
         await session.open(config.deadlines)
+        told = session.established.get("settings")
+        if isinstance(told, Mapping):
+            session.take_settings(told)
         if conversation.user.journal is None:
             conversation.fix_formats(source, target)
         assert conversation.clock is not None
@@ -180,7 +119,7 @@ class Continuity:
         return session
 
     def _make(self, cls: type[BaseProvider], config: VoiceEngineConfig) -> Session:
-        self._epoch += 1
+        self.epoch += 1
         tools = self._tool_specs()
         values: dict[str, Any] = {"tools": tools} if tools else {}
         if config.mode == "fast":
@@ -200,7 +139,7 @@ class Continuity:
             ) from error
         provider_config["turn_detection"] = detection
         session = Session(
-            config.provider, cls, provider_config, epoch=self._epoch, owner=self._owner, taps=self._taps
+            config.provider, cls, provider_config, epoch=self.epoch, owner=self._owner, taps=self._taps
         )
         if detection is not config.turn_detection:
             self._warn(
@@ -208,15 +147,10 @@ class Continuity:
                 "turn_detection_moved",
                 f"{config.provider} has no {config.turn_detection.kind} turn detection; the client decides where a turn ends.",
             )
-        self.warn_unsupported(session, [name for name in _NEUTRAL if config.option(name) is not None])
+        self.warn_unsupported(session, [name for name in NEUTRAL if config.option(name) is not None])
+        self._warn_of_vendors_interruption(session, cls)
         if cls.options is not None:
             self._warn_without_tools(session)
-        if config.fallbacks and self._epoch == 1:
-            self._warn(
-                session,
-                "failover_planned",
-                "fallbacks serve switch_provider(name); moving to them by itself is not built yet.",
-            )
         return session
 
     def _settle_formats(self, cls: type[BaseProvider], config: ProviderConfig) -> None:
@@ -245,9 +179,20 @@ class Continuity:
         """Say which of the neutral options the provider declares that it has not."""
         honoured = type(session.provider).options
         for name in options:
-            if honoured is not None and name in _NEUTRAL and name not in honoured:
+            if honoured is not None and name in NEUTRAL and name not in honoured:
                 message = f"{session.name} has no {name}; the setting is without effect."
                 self._warn(session, "option_unsupported", message)
+
+    def _warn_of_vendors_interruption(self, session: Session, cls: type[BaseProvider]) -> None:
+        if cls.options is None or "interruption" in cls.options or "interruption" not in session.config:
+            return
+        if session.config["turn_detection"].kind in ("server", "semantic") and session.can("dialogue"):
+            self._warn(
+                session,
+                "option_unsupported",
+                f"{session.name} cannot be told interruption={session.config['interruption']!r}; it may stop an answer "
+                "by itself when it hears the user. turn_detection='client' keeps that here, where it can be had.",
+            )
 
     def _warn_without_tools(self, session: Session) -> None:
         if session.config.get("tools") and not session.can("session_tools"):
@@ -262,31 +207,22 @@ class Continuity:
 
     # -- taking over ------------------------------------------------------------------------------
 
-    async def take_over(
-        self,
-        old: Session | None,
-        config: VoiceEngineConfig,
-        names: tuple[str, str],
-        *,
-        degrade: bool,
-        adopt: Callable[[Session], None],
-    ) -> None:
+    async def take_over(self, old: Session | None, config: VoiceEngineConfig, move: Move) -> None:
         """Open a session for ``config`` and move the conversation to it. Nothing of the move can be cancelled.
 
         Args:
             old: The session in force, or the one that was lost.
             config: For the next.
-            names: The provider before, and the reason.
-            degrade: Accept a provider without dialogue in the place of one with it.
-            adopt: Called when the next session is in force.
+            move: How.
 
         Raises:
             ProviderError: The next could not be opened; ``old`` stays in force.
         """
         conversation = self._conversation
-        data = {"from_provider": names[0], "to_provider": config.provider, "reason": names[1]}
-        conversation.emit(EventType.PROVIDER_SWITCHING, dict(data))
-        session = await self.open(config, instead_of=old, degrade=degrade)
+        data = {"from_provider": move.from_provider, "to_provider": config.provider, "reason": move.reason}
+        if not move.is_announced:
+            conversation.emit(EventType.PROVIDER_SWITCHING, dict(data))
+        session = await self._open_within(move.limit_s, config, old, move.degrade)
         try:
             if old is not None and old.input_format != session.input_format:
                 await self._wait_for_turn_end(old)
@@ -294,7 +230,8 @@ class Continuity:
             await conversation.activity.wait_while(
                 lambda: conversation.calls.n_open > 0, config.tool_timeout_s
             )
-            projection = await self._load_history(session)
+            data |= await self._load_history(old, session, move)
+            is_by_hand = await take_turn_control(conversation, session)
             if not session.is_ready:
                 raise ConnectionLost(
                     f"{session.name} ended the session before it took over. The one before stays.",
@@ -303,7 +240,24 @@ class Continuity:
         except BaseException:
             await session.close()
             raise
-        self._move(old, session, config, {**data, "context": projection.description}, adopt)
+        self._move(old, session, config, data, move, is_by_hand)
+
+    async def _open_within(
+        self, limit_s: float | None, config: VoiceEngineConfig, old: Session | None, degrade: bool
+    ) -> Session:
+        scope = asyncio.timeout(limit_s)
+        try:
+            async with scope:
+                return await self.open(config, instead_of=old, degrade=degrade)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise ProviderError(
+                f"{config.provider} did not open a session within {limit_s:g} s, which was left of "
+                "reconnect.budget_s.",
+                provider=config.provider,
+                code=ErrorCode.TIMEOUT,
+            ) from None
 
     def _move(
         self,
@@ -311,33 +265,39 @@ class Continuity:
         session: Session,
         config: VoiceEngineConfig,
         data: dict[str, Any],
-        adopt: Callable[[Session], None],
+        move: Move,
+        is_by_hand: bool,
     ) -> None:
         """Give input and output to a session, in one step; what is left to do goes on in ``settling``."""
         conversation = self._conversation
+        user, responses = conversation.user, conversation.responses
         gap_s = 0.0
         if old is not None and old.ended_at is not None:
             gap_s = asyncio.get_running_loop().time() - old.ended_at
-        start = self._replay_from(old, session)
+        start = replay_from(conversation, old, session)
         if old is not None and old.sender is not None:
             old.sender.stop()
+        unclaimed = conversation.calls.is_unclaimed or responses.owes_tool
         conversation.end_responses("switch")
-        needs_end = conversation.user.turn_end is not None
+        debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)
-        conversation.output_owner = session
-        adopt(session)
         assert session.sender is not None
+        if is_by_hand:
+            session.sender.hold_behind(start if user.turn_end is None else max(user.turn_end, start))
+        conversation.output_owner = session
+        move.adopt(session)
         session.sender.kick()
         values = {**data, "gap_ms": round(gap_s * 1000), "replayed_ms": replayed}
         conversation.emit(EventType.PROVIDER_SWITCHED, values, session)
-        self.settling = conversation.activity.start(self._settle(old, session, needs_end), "switch")
+        work = self._settle(old, session, debt, move)
+        self.settling = conversation.activity.start(work, "switch")
 
-    async def _settle(self, old: Session | None, session: Session, needs_end: bool) -> None:
+    async def _settle(self, old: Session | None, session: Session, debt: Debt, move: Move) -> None:
         try:
-            await self._repeat_requests(session, needs_end)
+            await pay(self._conversation, session, debt, move.cut_reply)
         finally:
             if old is not None:
-                await self.retire(old, "switch")
+                await self.retire(old, move.retire_reason)
 
     def attach_input(self, session: Session, config: VoiceEngineConfig, start: int) -> int:
         """Make a session the owner of the input from a journal index on; return the replayed milliseconds."""
@@ -399,26 +359,51 @@ class Continuity:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _load_history(self, session: Session) -> Projection:
+    async def _load_history(self, old: Session | None, session: Session, move: Move) -> dict[str, Any]:
+        """Tell the next session what was said; return what PROVIDER_SWITCHED says of it."""
         conversation = self._conversation
         user, history = conversation.user, conversation.history
-        projection = history.project(session.capabilities, without=user.unanswered_items())
-        if projection.items:
-            await session.call("load_history", projection.items)
-        told = {item.id for item in projection.items}
+        dropped = conversation.cut_reply if move.cut_reply == "restart" else frozenset[str]()
+        told: set[str] = set()
+
+        def projection() -> Projection:
+            return history.project(session.capabilities, without={*user.unanswered_items(), *dropped})
+
+        is_resumed = await self._resume(old, session)
+        if is_resumed and old is not None:
+            told.update(old.known_items if old.ended_at is not None else (item.id for item in history))
+        else:
+            first = projection()
+            if first.items:
+                await session.call("load_history", first.items)
+            told.update(item.id for item in first.items)
         while session.can("items"):  # What was said meanwhile.
-            projection = history.project(session.capabilities, without=user.unanswered_items())
-            later = [item for item in projection.items if item.id not in told]
+            later = [item for item in projection().items if item.id not in told]
             if not later:
                 break
             told.update(item.id for item in later)
             for item in later:
                 await session.call("send_item", item)
-        return projection
+        return {"context": "full" if is_resumed else projection().description, "resumed": is_resumed}
+
+    async def _resume(self, old: Session | None, session: Session) -> bool:
+        """Take the earlier session up again, where its vendor can; False: the history has to be told."""
+        if old is None or old.handle is None or type(old.provider) is not type(session.provider):
+            return False
+        if not session.capabilities.resume:
+            return False
+        try:
+            await session.call("resume", old.handle)
+            if session.can("discard_input"):  # The open turn is sent again, whole.
+                await session.call("discard_input")
+        except VoxEngineError:
+            return False
+        return True
 
     async def _wait_for_turn_end(self, old: Session) -> None:
-        await self._conversation.activity.wait_while(
-            lambda: old.is_ready and (self._in_turn(old) or self._is_answering()), _TURN_WAIT_S
+        conversation = self._conversation
+        await conversation.activity.wait_while(
+            lambda: old.is_ready and (in_turn(conversation, old) or self._is_answering()), _TURN_WAIT_S
         )
 
     def _is_answering(self) -> bool:
@@ -426,124 +411,6 @@ class Continuity:
         responses = self._conversation.responses
         return responses.current is not None or responses.awaiting > 0
 
-    def _in_turn(self, old: Session) -> bool:
-        user = self._conversation.user
-        if old.config["turn_detection"].kind == "manual":
-            return user.has_open_turn
-        return user.is_speaking or user.turn_end is not None
-
-    def _replay_from(self, old: Session | None, session: Session) -> int:
-        """Return the journal index from which the next session hears the user."""
-        user = self._conversation.user
-        assert user.journal is not None
-        if old is None or old.sender is None or old.input_format == session.input_format:
-            return user.open_turn_start()
-        if not old.is_ready or self._in_turn(old):
-            return user.open_turn_start()  # The turn did not end in time, or cannot end any more.
-        return max(old.sender.cursor, user.journal.start)
-
-    async def _repeat_requests(self, session: Session, needs_end: bool) -> None:
-        """Ask again for what no output has answered: text turns, or a spoken turn that had ended."""
-        conversation = self._conversation
-        texts = list(conversation.user.unanswered_texts.values())
-        try:
-            for text in texts:
-                conversation.responses.input("text", is_request=True)
-                await session.call("send_text", text)
-            if needs_end and not texts:
-                await self._end_turn_again(session)
-        except Exception as error:
-            conversation.responses.request_failed()
-            conversation.report(session, error)
-
-    async def _end_turn_again(self, session: Session) -> None:
-        assert session.sender is not None
-        kind = session.config["turn_detection"].kind
-        if kind not in ("client", "manual") or not session.can("client_turn_detection"):
-            # The silence in which the turn ended may not have been the user's, or not have come yet.
-            await session.sender.inject_silence(endpointing_silence_ms(session))
-            return
-        await session.sender.flush()
-        self._conversation.responses.input("audio", is_request=True)
-        await session.call("end_turn", True)
-
 
 def _load_resampler() -> None:
     import numpy  # noqa: F401 - loaded here, in a thread, so that the first chunk does not wait for it
-
-
-def supported_detection(
-    cls: type[BaseProvider], config: ProviderConfig, wanted: TurnDetection
-) -> TurnDetection:
-    """Return the turn detection in force: a kind that the provider is known not to have moves to the client."""
-    rows = {"server": "server_turn_detection", "semantic": "semantic_turn_detection"}
-    row = rows.get(wanted.kind)
-    if row is None:
-        return wanted
-    cell = cls.capabilities_for(config).support(row)
-    if cell.support in (Support.UNSUPPORTED, Support.PLANNED):
-        return attrs.evolve(wanted, kind="client", eagerness=None, idle_timeout_ms=None)
-    return wanted
-
-
-def _settings(
-    config: VoiceEngineConfig, session: Session, source: AudioFormat, target: AudioFormat
-) -> dict[str, Any]:
-    given = session.config
-    shown = {
-        name: given[name]
-        for name in (
-            "model",
-            "voice",
-            "language",
-            "temperature",
-            "max_output_tokens",
-            "modalities",
-            "tool_choice",
-        )
-        if name in given
-    }
-    return {
-        "provider": config.provider,
-        "mode": config.mode,
-        **shown,
-        "turn_detection": given["turn_detection"].kind,
-        "transcription": given.get("transcription", "provider"),
-        "interruption": config.interruption,
-        "input_format": source.describe(),
-        "output_format": target.describe(),
-        "provider_input_format": session.input_format.describe(),
-        "tools": [tool["name"] for tool in given.get("tools", ())],
-    }
-
-
-def find_target(
-    name: str,
-    current: VoiceEngineConfig,
-    given: VoiceEngineConfig | None,
-) -> VoiceEngineConfig:
-    """Return the configuration that ``switch_provider(name, given)`` means.
-
-    Without one: the fallback of that provider, then the profile of that name, then the provider's own
-    environment variables.
-
-    Raises:
-        ConfigError: ``given`` is for another provider.
-    """
-    if given is not None:
-        value: object = given
-        if not isinstance(value, VoiceEngineConfig):
-            raise ConfigError(
-                f"switch_provider got a {type(value).__name__}. Make it a configuration first: VoiceEngineConfig(**config)."
-            )
-        if given.provider != name:
-            raise ConfigError(
-                f"switch_provider({name!r}, config) got a configuration for {given.provider!r}. Name the same provider in both."
-            )
-        return given
-    for fallback in current.fallbacks:
-        if fallback.provider == name:
-            return fallback
-    if name in profile_names():
-        return VoiceEngineConfig.load(profile=name)
-    return VoiceEngineConfig(provider=name)

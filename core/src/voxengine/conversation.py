@@ -7,7 +7,7 @@ Audio and text of a session that does not own the output are dropped; usage, err
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from voxengine.activity import Activity
@@ -20,6 +20,7 @@ from voxengine.config import VoiceEngineConfig
 from voxengine.errors import ProviderError
 from voxengine.events import EventType
 from voxengine.history import Change, Heard, History, Item
+from voxengine.lanes import LaneMaker
 from voxengine.metrics import Metrics
 from voxengine.responses import Response, ResponseTracker
 from voxengine.session import Session, error_event
@@ -99,6 +100,7 @@ class Conversation:
         self.activity = Activity()
         self.responses = ResponseTracker(self._loop, new_id, self._ended_by_inference)
         self.agent = AgentTurns(history, self.responses, taps, self.emit)
+        self._lanes = LaneMaker(bus, self.agent, self.responses, history, metrics, self.activity, self._loop)
         self._output_owner: Session | None = None
         self.user = UserTurns(history, self.responses, metrics, self.emit, self._floor, self._loop.time)
         self.calls = ToolCalls(
@@ -114,6 +116,7 @@ class Conversation:
         self.usage: dict[int, Mapping[str, Any]] = {}
         """Latest usage by session epoch."""
         self._role = ""
+        self._cut_reply: tuple[frozenset[str], int] = (frozenset(), -1)
         self._handlers: dict[EventType, Callable[[Session, dict[str, Any]], None]] = {
             EventType.TEXT_OUTPUT: self._text_output,
             EventType.AUDIO_OUTPUT_CHUNK: self._audio_output,
@@ -149,6 +152,8 @@ class Conversation:
 
     @output_owner.setter
     def output_owner(self, session: Session) -> None:
+        if self._output_owner is not None:
+            self._output_owner.lane = None
         self._output_owner = self.calls.owner = session
         self.responses.new_owner()
 
@@ -157,23 +162,44 @@ class Conversation:
         """What AUDIO_OUTPUT_CHUNK carries."""
         return self.agent.output.format
 
-    def emit(self, event_type: EventType, data: dict[str, Any], session: Session | None = None) -> None:
-        """Deliver an event under the name and epoch of a session (the output's owner by default)."""
-        session = session or self.output_owner
+    def emit(
+        self,
+        event_type: EventType,
+        data: dict[str, Any],
+        session: Session | None = None,
+        *,
+        provider: str = "",
+    ) -> None:
+        """Deliver an event under the name and epoch of a session (the output's owner by default).
+
+        Args:
+            event_type: Its type.
+            data: Its fields.
+            session: Whose it is.
+            provider: The name where there is no session yet.
+        """
+        session = session or (self._output_owner if not provider else None)
+        now = self._loop.time()
         if session is None:
-            self._bus.emit(event_type, data)
+            self._bus.emit(event_type, data, provider=provider, timestamp=now)
         else:
-            self._bus.emit(event_type, data, provider=session.name, session_epoch=session.epoch)
-        self.activity.touch()
+            self._bus.emit(
+                event_type, data, provider=session.name, session_epoch=session.epoch, timestamp=now
+            )
+        self.activity.touch(now)
 
     # -- what a session says ----------------------------------------------------------------------
 
     def session_event(self, session: Session, event_type: EventType, data: dict[str, Any]) -> None:
         """Take an event of a provider."""
-        if event_type in _OURS:
-            return
-        if event_type in _OUTPUT_EVENTS and session is not self.output_owner:
+        if event_type in _OUTPUT_EVENTS and session is not self._output_owner:
             self.metrics.dropped_outputs += 1
+            return
+        handler = self._handlers.get(event_type)
+        if handler is not None:
+            handler(session, data)
+            return
+        if event_type in _OURS:
             return
         if (
             event_type is EventType.ERROR_GENERAL
@@ -181,11 +207,7 @@ class Conversation:
             and self.responses.current is None
         ):
             self.responses.request_failed()  # The service refused what was asked: no answer to that will come.
-        handler = self._handlers.get(event_type)
-        if handler is not None:
-            handler(session, data)
-        else:
-            self.emit(event_type, data, session)
+        self.emit(event_type, data, session)
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:
         session.has_boundaries = True
@@ -203,6 +225,8 @@ class Conversation:
             self.responses.finish(response)
             self.activity.start(self._tell_interrupt(session, None), "interrupt")
             return
+        if response.covers is None:
+            response.covers = self.user.turn_end
         self._announce(response, session, data)
 
     def _announce(self, response: Response, session: Session, data: dict[str, Any]) -> None:
@@ -229,7 +253,8 @@ class Conversation:
         response.has_output = True
         if kind and not response.is_answer:
             response.is_answer = True
-            self.user.answered(session, response.trigger)
+            session.is_proven = True
+            self.user.answered(session, response.trigger, response.covers)
             self._floor("agent", session)
         if kind and response.trigger != "say":
             self.metrics.output(kind, self._loop.time())
@@ -243,12 +268,14 @@ class Conversation:
         if response is not None:
             item = self.agent.item(session, response, data.get("item_id"), data.get("text"))
             self.agent.take_text(session, item, data)
+            self._lanes.open(session, response, item)
 
     def _audio_output(self, session: Session, data: dict[str, Any]) -> None:
         response = self._for_output(session, data, "audio")
         if response is not None:
             item = self.agent.item(session, response, data.get("item_id"), None)
             self.agent.take_audio(session, item, data)
+            self._lanes.open(session, response, item)
 
     def _response_completed(self, session: Session, data: dict[str, Any]) -> None:
         response = self._told_end(session, data)
@@ -285,10 +312,16 @@ class Conversation:
             # The vendor stopped by itself: what was received still plays.
             self._end(response, session, {"reason": "vendor", **data})
 
-    def _end(self, response: Response, session: Session, data: dict[str, Any]) -> None:
-        """End a response early; what was received of it still plays."""
+    def _end(
+        self, response: Response, session: Session, data: dict[str, Any], *, is_torn: bool = False
+    ) -> None:
+        """End a response early; what was received of it still plays.
+
+        Args:
+            is_torn: Its session is over: of its words, those count whose sound was received.
+        """
         self.responses.finish(response)
-        played = self.agent.finish(response, session, "incomplete")
+        played = self.agent.finish(response, session, "incomplete", is_torn=is_torn)
         values = {"heard_ms": played, "heard_text": None, "heard_is_estimated": True}
         self.emit(EventType.RESPONSE_CANCELLED, {**values, **data, "response_id": response.id}, session)
 
@@ -311,7 +344,7 @@ class Conversation:
 
     def _session_updated(self, session: Session, data: dict[str, Any]) -> None:
         if isinstance(data.get("settings"), Mapping):
-            session.settings.update(data["settings"])
+            session.take_settings(data["settings"])
         self.emit(EventType.SESSION_UPDATED, {**data, "settings": dict(session.settings)}, session)
 
     def _emotion(self, session: Session, data: dict[str, Any]) -> None:
@@ -323,6 +356,9 @@ class Conversation:
     # -- the user's side --------------------------------------------------------------------------
 
     def _speech_started(self, session: Session, data: dict[str, Any]) -> None:
+        current = self.responses.current
+        if current is not None and not current.is_inferred and self.user.would_start(session):
+            self.barge_in()  # Silence first: filing what begins takes as long again.
         if self.user.vendor_speech(session, EventType.SPEECH_STARTED, data):
             self.barge_in()
 
@@ -399,8 +435,19 @@ class Conversation:
             self.emit(EventType.INTERRUPTED, data, session)
         if response is not None:
             self._cut_short(response, session, heard_texts, "interrupted")
+        if self._tells_at_once(session, theirs):
+            return Interruption(ours, None)
         task = self.activity.start(self._tell_interrupt(session, theirs), "interrupt")
         return Interruption(ours, task)
+
+    def _tells_at_once(self, session: Session, heard: Heard | None) -> bool:
+        if not (session.is_ready and session.can("cancel")):
+            return False
+        try:
+            return session.provider.try_interrupt(heard)
+        except Exception as error:
+            self.report(session, session.failed("interrupt", error))
+            return True
 
     def _cut_short(
         self, response: Response, session: Session, heard: Mapping[str, tuple[str, bool]], reason: str
@@ -461,7 +508,24 @@ class Conversation:
         session = self.output_owner
         if session is not None and self.clock is not None:
             for response in self.responses.open_of(session.epoch):
-                self._end(response, session, {"reason": reason})
+                if response.is_answer and response.trigger != "say":
+                    self._cut_reply = (frozenset(response.item_ids.values()), self.responses.n_inputs)
+                self._end(response, session, {"reason": reason}, is_torn=True)
+
+    @property
+    def cut_reply(self) -> frozenset[str]:
+        """Items of an answer that ended with its session, as long as nothing was said or asked since."""
+        items, n_inputs = self._cut_reply
+        return items if n_inputs == self.responses.n_inputs else frozenset()
+
+    @property
+    def role(self) -> str:
+        """Who has the floor: ``user``, ``agent``, or nobody yet."""
+        return self._role
+
+    def restore(self, cut_reply: Iterable[str], role: str) -> None:
+        """Go on where another engine was: an answer was cut, and somebody had the floor."""
+        self._cut_reply, self._role = (frozenset(cut_reply), self.responses.n_inputs), role
 
     def hang_up(self) -> None:
         """Silence the output because the engine ends; the history keeps what was heard."""

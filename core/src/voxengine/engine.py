@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import attrs
 
-from voxengine.audio.format import AudioFormat
-from voxengine.audio.playback import ExternalClock
-from voxengine.config import VoiceEngineConfig, live_options
-from voxengine.continuity import (
+from voxengine.adapting import (
     carried_over,
     engine_fields_kept,
     find_target,
     refuse_planned,
     supported_detection,
 )
+from voxengine.audio.format import AudioFormat
+from voxengine.audio.playback import ExternalClock
+from voxengine.config import VoiceEngineConfig, live_options
+from voxengine.continuity import Move
 from voxengine.conversation import Interruption
 from voxengine.errors import (
     ConfigError,
@@ -30,7 +31,8 @@ from voxengine.errors import (
 )
 from voxengine.events import EventType
 from voxengine.inputs import check_ms, check_text, compare_format, to_pcm
-from voxengine.lifecycle import EngineState, Lifecycle
+from voxengine.keeping import Keeping
+from voxengine.lifecycle import EngineState
 from voxengine.metrics import SessionMetrics
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
@@ -44,7 +46,7 @@ __all__ = ["Interruption", "VoiceEngine"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class VoiceEngine(Lifecycle):
+class VoiceEngine(Keeping):
     """One conversation through whichever provider is configured.
 
     Everything happens on the event loop in which :meth:`connect` is called; from another thread use
@@ -103,6 +105,7 @@ class VoiceEngine(Lifecycle):
         if self._closing is None:
             session = self._session if self._state is EngineState.CONNECTED else None
             self._state = EngineState.CLOSED
+            self._stop_watching()
             work = self._close(self._opening, session)
             self._closing = asyncio.get_running_loop().create_task(work, name="voxengine disconnect")
         if not self._closing.done():
@@ -137,11 +140,12 @@ class VoiceEngine(Lifecycle):
             JournalFull: ``journal_s`` seconds of unanswered audio are held. Nothing was accepted.
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
-        session = self._ready("send_audio")
-        journal = self._conversation.user.journal
-        assert journal is not None
+        session = self._takes_input("send_audio")
+        sender = session.sender
+        assert sender is not None
+        journal = sender.journal
         data = audio_data if type(audio_data) is bytes else to_pcm(audio_data, journal.format)
-        if len(data) % journal.format.frame_bytes:
+        if len(data) % journal.frame_bytes:
             journal.format.check_aligned(len(data), "send_audio")
         if sample_rate is not None or channels is not None:
             compare_format(journal.format, sample_rate, channels)
@@ -151,11 +155,9 @@ class VoiceEngine(Lifecycle):
             kept = self._taps.filter_input(data)
             if kept is None:
                 return
-            if len(kept) % journal.format.frame_bytes:
+            if len(kept) % journal.frame_bytes:
                 journal.format.check_aligned(len(kept), "a tap's on_input")
             data = kept
-        sender = session.sender
-        assert sender is not None
         journal.append(data, sender.cursor)
         if self.events.wants(EventType.AUDIO_INPUT_CHUNK):
             values = {"audio_data": data, "sample_rate": journal.format.sample_rate}
@@ -172,18 +174,20 @@ class VoiceEngine(Lifecycle):
             UsageError: ``text`` is no str or empty.
             CapabilityMissing, NotConnected, ProviderError: It could not be sent.
         """
-        session = self._ready("send_text")
+        session = self._takes_input("send_text")
         check_text("send_text", text)
         session.capabilities.require("text_turn", provider=session.name, doing="send_text")
         user = self._conversation.user
         item_id = user.text_turn(text)
+        if self._is_recovering():
+            return  # The next session is given it.
         try:
             await session.call("send_text", text)
         except VoxEngineError:
-            # A session that has taken over meanwhile was given the turn.
-            if session is self._session or item_id in user.unanswered_texts:
-                user.take_back(item_id)
-                raise
+            if self._is_recovering() or session is not self._session:
+                return  # A session that takes over, or has meanwhile, is given the turn.
+            user.take_back(item_id)
+            raise
 
     async def say(self, text: str) -> None:
         """Speak this text as the agent.
@@ -191,7 +195,7 @@ class VoiceEngine(Lifecycle):
         Raises:
             CapabilityMissing: The provider cannot speak a given text.
         """
-        session = self._ready("say")
+        session = await self._ready_again("say")
         check_text("say", text)
         session.capabilities.require("speak", provider=session.name, doing="say")
         self._conversation.responses.input("say", is_request=True)
@@ -210,7 +214,7 @@ class VoiceEngine(Lifecycle):
         Args:
             respond: Ask for an answer. Only turn detection by the client or by hand can do without.
         """
-        self._ready("end_turn")
+        self._takes_input("end_turn")
         await self._turns.end(respond)
 
     # -- the agent's turn -------------------------------------------------------------------------
@@ -221,7 +225,7 @@ class VoiceEngine(Lifecycle):
         The output is silent when this returns; ``.heard`` of the result says what the user heard, None when
         nothing was playing. Awaiting the result waits until the provider was told.
         """
-        self._ready("interrupt")
+        self._takes_input("interrupt")
         return self._conversation.interrupt("requested")
 
     def mark_played(self, item_id: str, played_ms: int) -> None:
@@ -238,7 +242,7 @@ class VoiceEngine(Lifecycle):
         self._external("playback_cleared").cleared()
 
     def _external(self, method: str) -> ExternalClock:
-        self._ready(method)
+        self._takes_input(method)
         clock = self._conversation.clock
         if not isinstance(clock, ExternalClock):
             raise UsageError(f"{method} is for playback='external'; this engine plays by another clock.")
@@ -256,7 +260,7 @@ class VoiceEngine(Lifecycle):
             ConfigError: An option has no such name, type or range. Nothing was changed.
             CapabilityMissing, NotConnected, ProviderError: The provider could not take it.
         """
-        session = self._ready("configure_session")
+        session = await self._ready_again("configure_session")
         given: object = config
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(
@@ -270,13 +274,8 @@ class VoiceEngine(Lifecycle):
             values["turn_detection"] = supported_detection(
                 type(session.provider), session.config, values["turn_detection"]
             )
-        await session.call("configure_session", values)
+        await session.configure(values)
         self._continuity.warn_unsupported(session, asked)
-        session.config.update(values)
-        shown = {name: value for name, value in values.items() if name in session.settings}
-        if "turn_detection" in values:
-            shown["turn_detection"] = values["turn_detection"].kind
-        session.settings.update(shown)
         if session is self._session:
             self._config = attrs.evolve(self._config, **asked)
             if "turn_detection" in values:
@@ -338,18 +337,33 @@ class VoiceEngine(Lifecycle):
             await self._connect_to(provider, config)
             return
         self._check_switchable()
+        await self._recovery.pause()
+        try:
+            await self._switch_to(provider, config, degrade)
+        finally:
+            self._recovery.go_on()
+
+    async def _switch_to(self, provider: str, config: VoiceEngineConfig | None, degrade: bool) -> None:
         assert self._lock is not None
         async with self._lock:
-            target = carried_over(self._config, await in_thread(find_target, provider, self._config, config))
+            chosen = await in_thread(find_target, provider, self._config, config)
+            target = carried_over(self._config, chosen)
             refuse_planned(target)
             self._check_switchable()
 
             def adopt(session: Session) -> None:
                 self._adopt(session)
                 self._config = engine_fields_kept(self._config, target)
+                self._recovery.chosen(chosen)
 
-            names = (self._config.provider, "requested")
-            work = self._continuity.take_over(self._session, target, names, degrade=degrade, adopt=adopt)
+            move = Move(
+                from_provider=self._config.provider,
+                reason="requested",
+                adopt=adopt,
+                degrade=degrade,
+                cut_reply=self._config.reconnect.cut_reply,
+            )
+            work = self._continuity.take_over(self._session, target, move)
             await self._opened(work, "switch_provider")
             if self._continuity.settling is not None:
                 await asyncio.wait([self._continuity.settling])
@@ -420,11 +434,11 @@ class VoiceEngine(Lifecycle):
         Raises:
             ProviderError: That did not come about within ``timeout_s`` (code ``timeout``), or the session was lost.
         """
-        self._ready("wait_idle")
+        self._takes_input("wait_idle")
         conversation = self._conversation
 
         def is_busy() -> bool:
-            return self.is_connected and not conversation.is_idle
+            return self._is_recovering() or (self.is_connected and not conversation.is_idle)
 
         came_to_rest = await conversation.activity.wait_while(is_busy, timeout_s, settle_s)
         self._ready("wait_idle")

@@ -9,6 +9,7 @@ The tree::
     │   └── NotConnected               a call that needs a session, before connect or after disconnect
     ├── AudioError                     about audio data
     │   ├── AudioFormatError           data that does not match its declared format
+    │   ├── AudioDeviceError           a microphone or loudspeaker cannot be used
     │   └── JournalFull                no room for more unanswered user audio
     └── ProviderError                  about a provider or its service
         ├── ProviderNotFound           no such provider, or one that cannot be loaded
@@ -29,6 +30,7 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
+    "AudioDeviceError",
     "AudioError",
     "AudioFormatError",
     "AuthenticationFailed",
@@ -108,6 +110,21 @@ class AudioFormatError(AudioError, ValueError):
     """Audio data that does not fit its declared format."""
 
 
+class AudioDeviceError(AudioError):
+    """A microphone or loudspeaker cannot be used.
+
+    ``reason`` is one of ``not_installed`` (PyAudio is missing), ``not_found`` (no such device),
+    ``unsupported`` (no rate or number of channels that it takes), ``unavailable`` (in use, unplugged, refused
+    by the system), ``timeout`` (its driver or server did not return) and ``stuck`` (an earlier call to it has
+    not returned yet). All but the first may pass.
+    """
+
+    def __init__(self, message: str, *, reason: str = "unavailable", device: str | int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.device = device
+
+
 class JournalFull(AudioError):
     """The journal holds ``journal_s`` seconds of unanswered audio. The data of this call was not accepted.
 
@@ -172,9 +189,14 @@ class RateLimited(ProviderError):
 
 
 class ConnectionLost(ProviderError):
-    """The connection ended without being asked to."""
+    """The connection ended without being asked to.
+
+    ``n_unanswered`` counts the samples (per channel) of the user's audio that wait for an answer. They are
+    kept: the session that takes over is given them.
+    """
 
     default_code = ErrorCode.CONNECTION_LOST
+    n_unanswered: int = 0
 
 
 class CapabilityMissing(ProviderError):

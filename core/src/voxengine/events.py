@@ -129,6 +129,11 @@ class LazyAudio:
         """Length of the PCM16 bytes; decodes only when it was not known beforehand."""
         return len(self.pcm()) if self._n_bytes is None else self._n_bytes
 
+    @property
+    def known_bytes(self) -> int:
+        """Length of the PCM16 bytes where it is known without decoding, else 0."""
+        return self._n_bytes or 0
+
     def pcm(self) -> bytes:
         """Return the PCM16 bytes, the same object each time."""
         if self._decode is not None:
@@ -166,13 +171,12 @@ class Event:
     ``data`` may hold what the user said or heard, so ``repr`` names its keys and not its values.
     """
 
-    __slots__ = ("data", "provider", "session_epoch", "timestamp")
+    __slots__ = ("_held", "provider", "session_epoch", "timestamp")
 
     type: ClassVar[EventType]
     fields: ClassVar[frozenset[str]] = frozenset()
 
-    data: Mapping[str, Any]
-    """Everything that was emitted, read-only."""
+    _held: dict[str, Any]
     provider: str
     """The provider's name; outside an engine the class name."""
     session_epoch: int
@@ -188,17 +192,19 @@ class Event:
         provider: str = "",
         session_epoch: int = 0,
     ) -> None:
-        held = dict(data)
-        is_lazy = type(held.get("audio_data")) is LazyAudio
-        _set_data(self, _AudioData(held) if is_lazy else MappingProxyType(held))
+        _set_held(self, dict(data))
         _set_timestamp(self, timestamp)
         _set_provider(self, provider)
         _set_epoch(self, session_epoch)
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Everything that was emitted, read-only."""
+        held = self._held
+        return _AudioData(held) if type(held.get("audio_data")) is LazyAudio else MappingProxyType(held)
+
     def __getattr__(self, name: str) -> Any:
         # Only reached for names that are no slot: the event's own fields.
-        if name in type(self).fields:
-            return self.data.get(name)
         raise AttributeError(
             f"{type(self).__name__} has no field {name!r}. Its fields: {', '.join(sorted(type(self).fields))}; "
             "other emitted keys are in .data."
@@ -245,12 +251,13 @@ class Event:
 
 
 # The slots' own setters: they pass by the class's refusing __setattr__ and cost less than object.__setattr__.
-_set_data = Event.__dict__["data"].__set__
+_set_held = Event.__dict__["_held"].__set__
 _set_timestamp = Event.__dict__["timestamp"].__set__
 _set_provider = Event.__dict__["provider"].__set__
 _set_epoch = Event.__dict__["session_epoch"].__set__
 
 _CLASSES: Final[dict[str, type[Event]]] = {}
+_HEADER: Final = frozenset({"timestamp", "provider", "session_epoch", "type", "data"})
 
 
 def raw_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -258,11 +265,23 @@ def raw_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data._fields if isinstance(data, _AudioData) else data
 
 
+def _field(name: str) -> property:
+    """An event's own field: a property costs a fraction of what ``__getattr__`` does."""
+
+    def get(event: Event) -> Any:
+        value = event._held.get(name)
+        return value.pcm() if type(value) is LazyAudio else value
+
+    return property(get)
+
+
 def _event(event_type: EventType) -> Callable[[type[Event]], type[Event]]:
     def register(cls: type[Event]) -> type[Event]:
         names = frozenset(cls.__annotations__) if "__annotations__" in vars(cls) else frozenset()
         cls.type = event_type
         cls.fields = names
+        for name in names - _HEADER:
+            setattr(cls, name, _field(name))
         _CLASSES[event_type] = cls
         return cls
 
@@ -298,7 +317,7 @@ class ConnectionFailed(Event):
     __slots__ = ()
 
     error: Exception | None
-    """What ``connect`` raises."""
+    """What ``connect`` raises; NotConnected when it was cancelled."""
     will_retry: bool | None
     """Whether another attempt follows."""
 
@@ -794,6 +813,21 @@ def make_event(
         UsageError: There is no such type.
     """
     return event_class(event_type)(data, timestamp=timestamp, provider=provider, session_epoch=session_epoch)
+
+
+def own_event(
+    event_type: EventType, data: dict[str, Any], timestamp: float, provider: str, session_epoch: int
+) -> Event:
+    """Make the event of that type. ``data`` is not copied: nobody else may hold it."""
+    event = _new_event(_CLASSES[event_type])
+    _set_held(event, data)
+    _set_timestamp(event, timestamp)
+    _set_provider(event, provider)
+    _set_epoch(event, session_epoch)
+    return event
+
+
+_new_event: Final[Callable[[type[Event]], Event]] = Event.__new__
 
 
 def _rebuild(event_type: str, data: Mapping[str, Any], timestamp: float, provider: str, epoch: int) -> Event:

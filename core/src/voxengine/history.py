@@ -6,9 +6,7 @@ Text is kept without bound unless ``max_items`` says otherwise; user audio is bo
 
 from __future__ import annotations
 
-import base64
-import binascii
-import uuid
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -21,11 +19,15 @@ from voxengine._items import (
     Projection,
     ProjectionLimits,
     Status,
+    changed,
     estimate_heard_text,
     heard_from_marks,
+    item_from_json,
+    item_to_json,
     pair_calls,
     project_items,
     render_as_text,
+    with_text,
 )
 from voxengine.audio.format import AudioFormat
 from voxengine.capabilities import Capabilities
@@ -56,7 +58,7 @@ _FIXED: Final = ("id", "kind", "call_id")
 
 
 def _random_id(prefix: str) -> str:
-    return prefix + uuid.uuid4().hex
+    return prefix + os.urandom(16).hex()
 
 
 class History:
@@ -91,13 +93,17 @@ class History:
             raise ConfigError(f"max_items is {max_items}; it is an int from 1, or None for no bound.")
         self.on_change: Callable[[Change, Item], object] | None = None
         """Called after a change by the application, with the new item (the old one for ``delete``)."""
+        self.guard: Callable[[str], object] = lambda _: None
+        """Called with ``"history.append"`` (``edit``, ``delete``) before any change; what it raises prevents it."""
         self.n_forgotten = 0
         """Items that ``max_items`` pushed out."""
         self._new_id = new_id or _random_id
         self._max_items = max_items
         self._keep_audio_s = keep_audio_s
         self._max_audio_ms = (max_audio_s if keep_audio_s is None else keep_audio_s) * 1000
-        self._items: dict[str, Item] = {}
+        self._stored: dict[str, Item] = {}
+        self._draft: tuple[str, str] | None = None
+        """Item and text that it is to have: an agent's text grows by dozens of words before anybody looks."""
         self._with_audio: dict[str, None] = {}
         self._ours: dict[int, dict[str, str]] = {}
         self._theirs: dict[int, dict[str, str]] = {}
@@ -116,7 +122,7 @@ class History:
         return len(self._items)
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._items
+        return item_id in self._stored
 
     def __repr__(self) -> str:
         return f"<History of {len(self._items)} items>"
@@ -189,6 +195,7 @@ class History:
         Raises:
             UsageError: There is no such item.
         """
+        self.guard("history.delete")
         for item in self._remove(self.get(item_id)):
             self._changed("delete", item)
 
@@ -265,6 +272,12 @@ class History:
     def set_agent_text(self, item_id: str, text: str) -> Item:
         """Set the text of an agent's item, all of it so far."""
         return self._put_agent(self._of(item_id, ItemKind.AGENT), text=text)
+
+    def draft_agent_text(self, item_id: str, text: str) -> None:
+        """Set the text of an agent's item that has some already; the cheap way, for an answer under way."""
+        if self._draft is not None and self._draft[0] != item_id:
+            self._settle()
+        self._draft = (item_id, text)
 
     def finish_agent(
         self, item_id: str, status: Status = "completed", *, audio_ms: int | None = None
@@ -399,7 +412,7 @@ class History:
 
         Without audio the durations stay. Vendors' ids are not part of it.
         """
-        items = [_to_json(item, include_audio) for item in self._items.values()]
+        items = [item_to_json(item, include_audio) for item in self._items.values()]
         return {"kind": "voxengine.history", "version": EXPORT_VERSION, "items": items}
 
     @classmethod
@@ -430,7 +443,7 @@ class History:
         history = cls(new_id=new_id, max_items=max_items, keep_audio_s=keep_audio_s, max_audio_s=max_audio_s)
         for number, fields in enumerate(items):
             try:
-                item = _from_json(fields)
+                item = item_from_json(fields)
                 if not item.id or item.id in history._items:
                     raise UsageError("Its id is empty or not the only one of its kind.")
                 history._store(item)
@@ -440,6 +453,18 @@ class History:
         return history
 
     # -- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _items(self) -> dict[str, Item]:
+        if self._draft is not None:
+            self._settle()
+        return self._stored
+
+    def _settle(self) -> None:
+        (item_id, text), self._draft = self._draft or ("", ""), None
+        item = self._stored.get(item_id)
+        if item is not None:
+            self._stored[item_id] = with_text(item, text)
 
     def _changed(self, kind: Change, item: Item) -> Item:
         if self.on_change is not None:
@@ -453,6 +478,7 @@ class History:
         return item
 
     def _add(self, item: Item) -> Item:
+        self.guard("history.append")
         if item.id in self._items:
             raise UsageError(
                 f"The history already has an item {item.id!r}. Leave the id empty for a new one, "
@@ -469,7 +495,7 @@ class History:
             item_id = self._new_id("item_")
             while item_id in self._items:  # A loaded history may hold ids of the same factory.
                 item_id = self._new_id("item_")
-            item = attrs.evolve(item, id=item_id)
+            item = changed(item, id=item_id)
         self._store(item)
         if item.audio:
             self._let_audio_go()
@@ -487,6 +513,7 @@ class History:
             self.n_forgotten += len(self._remove(oldest))
 
     def _put(self, item: Item) -> Item:
+        self.guard("history.edit")
         self._items[item.id] = item
         self._with_audio.pop(item.id, None)
         if item.audio:
@@ -495,7 +522,8 @@ class History:
         return self._items[item.id]
 
     def _put_agent(self, item: Item, **changes: Any) -> Item:
-        now = attrs.evolve(item, **changes)
+        self.guard("history.edit")
+        now = changed(item, **changes)
         self._items[item.id] = now
         if _is_answer(now) and not _is_answer(item):
             self._let_audio_go(answered=True)
@@ -540,45 +568,3 @@ class History:
 def _is_answer(item: Item) -> bool:
     """Whether an agent's item counts as an answer: its first words or sound, or its end."""
     return bool(item.text or item.heard_ms) or item.status == "completed"
-
-
-def _to_json(item: Item, include_audio: bool) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for field in _FIELDS:
-        value = getattr(item, field.name)
-        if value == field.default or (field.name in ("audio", "audio_format") and not include_audio):
-            continue
-        if isinstance(value, bytes):
-            value = base64.b64encode(value).decode("ascii")
-        elif isinstance(value, AudioFormat):
-            value = {
-                "sample_rate": value.sample_rate,
-                "channels": value.channels,
-                "encoding": str(value.encoding),
-            }
-        out[field.name] = str(value) if isinstance(value, ItemKind) else value
-    return out
-
-
-def _from_json(fields: object) -> Item:
-    if not isinstance(fields, Mapping):
-        raise UsageError("It is no mapping.")
-    known = [field.name for field in _FIELDS]
-    for name in fields:
-        if name not in known:
-            raise UsageError(f"It has an unknown field {name!r}.")
-    for name in ("id", "kind"):
-        if name not in fields:
-            raise UsageError(f"It has no {name}.")
-    values = dict(fields)
-    if isinstance(values.get("audio"), str):
-        try:
-            values["audio"] = base64.b64decode(values["audio"], validate=True)
-        except (binascii.Error, ValueError):
-            raise UsageError("Its audio is no base64 text.") from None
-    if isinstance(values.get("audio_format"), Mapping):
-        try:
-            values["audio_format"] = AudioFormat(**values["audio_format"])
-        except TypeError:
-            raise UsageError("Its audio_format has unknown fields.") from None
-    return Item(**values)

@@ -39,6 +39,7 @@ _TAKES: Final[Mapping[EventType, Mapping[str, tuple[type, ...]]]] = {
     },
 }
 """What the engine itself reads of a provider's events. Everything else passes as it is."""
+_ABSENT: Final = object()
 _NEEDED: Final = {EventType.AUDIO_OUTPUT_CHUNK: "audio_data"}
 
 
@@ -48,11 +49,14 @@ def event_problem(event_type: EventType, data: Mapping[str, Any]) -> str:
     if takes is None:
         return ""
     for name, kinds in takes.items():
-        if name in data:
-            if not isinstance(data[name], kinds):
-                return f"{name} is a {type(data[name]).__name__}"
-        elif _NEEDED.get(event_type) == name:
-            return f"{name} is not there"
+        value = data.get(name, _ABSENT)
+        if type(value) in kinds:
+            continue
+        if value is _ABSENT:
+            if _NEEDED.get(event_type) == name:
+                return f"{name} is not there"
+        elif not isinstance(value, kinds):
+            return f"{name} is a {type(value).__name__}"
     return ""
 
 

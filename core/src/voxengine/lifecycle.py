@@ -9,15 +9,28 @@ from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from voxengine.adapting import engine_fields_kept, refuse_planned
 from voxengine.bus import EventBus
 from voxengine.config import VoiceEngineConfig
-from voxengine.continuity import Continuity, refuse_planned
+from voxengine.continuity import Continuity, Move
 from voxengine.conversation import Conversation
-from voxengine.errors import ConfigError, ConnectionLost, NotConnected, ProviderError, UsageError, WrongThread
+from voxengine.deadlines import Watchdog
+from voxengine.errors import (
+    ConfigError,
+    ConnectionLost,
+    NotConnected,
+    ProviderError,
+    UsageError,
+    VoxEngineError,
+    WrongThread,
+)
 from voxengine.events import EventType
+from voxengine.failover import Failover
 from voxengine.history import History
 from voxengine.metrics import Metrics
 from voxengine.providers.registry import ProviderRegistry
+from voxengine.reconnect import Recovery
+from voxengine.rollover import Rollover
 from voxengine.session import Session
 from voxengine.taps import Taps
 from voxengine.turns import TurnTaker
@@ -34,6 +47,7 @@ class EngineState(StrEnum):
     NEW = "not connected"
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
     LOST = "lost"
     CLOSED = "disconnected"
 
@@ -58,14 +72,19 @@ class Lifecycle:
         self._continuity_: Continuity | None = None
         self._turns_: TurnTaker | None = None
         self._lock: asyncio.Lock | None = None
+        self._recovery_: Recovery | None = None
+        self._rollover_: Rollover | None = None
+        self._watchdog: Watchdog | None = None
         self._failure: ProviderError | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._counter = itertools.count(1)
         self.events = EventBus(self._now)
         """Where the application listens."""
+        self.events.guard = self._check_part
         self.history = History(new_id=self._new_id, keep_audio_s=config.keep_audio_s)
         """What was said; see :class:`voxengine.history.History`."""
+        self.history.guard = self._check_part
         self.metrics = Metrics()
         """Latencies and counts."""
         self._taps = Taps(taps, self._tap_raised, self._tap_slow)
@@ -80,21 +99,33 @@ class Lifecycle:
 
     async def _open_first(self) -> None:
         conversation = self._conversation
+        name = self._config.provider
+        conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1}, provider=name)
         try:
             refuse_planned(self._config)
-            conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1})
-            session = await self._continuity.open(self._config, instead_of=None, degrade=True)
-        except Exception as error:
-            data = {"error": error, "will_retry": False, "provider_name": self._config.provider}
-            conversation.emit(EventType.CONNECTION_FAILED, data)
+            await self._first_session()
+        except (Exception, asyncio.CancelledError) as error:
+            failure: BaseException = error
+            if isinstance(error, asyncio.CancelledError):
+                failure = NotConnected(f"{name}: connect() was cancelled before the session was ready.")
+            data = {"error": failure, "will_retry": False}
+            conversation.emit(EventType.CONNECTION_FAILED, data, provider=name)
             raise
+
+    async def _first_session(self) -> None:
+        """Open a session and put it in force."""
+        conversation = self._conversation
+        session = await self._continuity.open(self._config, instead_of=None, degrade=True)
         assert conversation.user.journal is not None
         self._continuity.attach_input(session, self._config, conversation.user.journal.end)
         conversation.output_owner = session
         self._adopt(session)
-        data = {**session.established, "session_id": session.session_id, "latency_ms": session.latency_ms}
-        conversation.emit(EventType.CONNECTION_ESTABLISHED, data, session)
+        self._tell_established(session)
         session.take_early_output()
+
+    def _tell_established(self, session: Session) -> None:
+        data = {**session.established, "session_id": session.session_id, "latency_ms": session.latency_ms}
+        self._conversation.emit(EventType.CONNECTION_ESTABLISHED, data, session)
 
     async def _opened(self, work: Coroutine[Any, Any, None], method: str) -> None:
         """Open a session in a task that ``disconnect`` can end; a cancelled caller waits for its end too."""
@@ -111,6 +142,7 @@ class Lifecycle:
 
     def _adopt(self, session: Session) -> None:
         self._session, self._state, self._failure = session, EngineState.CONNECTED, None
+        self._rollover.watch(session)
 
     def _begin(self) -> None:
         if self._thread_id is not None:
@@ -120,6 +152,7 @@ class Lifecycle:
                 EngineState.CONNECTED: "It can be used.",
                 EngineState.CONNECTING: "Wait for that to end.",
                 EngineState.LOST: "switch_provider continues the conversation.",
+                EngineState.RECONNECTING: "It goes on by itself.",
             }.get(self._state, "Make a new VoiceEngine(config).")
             raise UsageError(f"connect(): this engine is {self._state} already. {hint}")
         loop = asyncio.get_running_loop()
@@ -139,7 +172,21 @@ class Lifecycle:
                 self._conversation_, self._registry, self._taps, self.metrics, self._tool_specs, self
             )
             self._turns_ = TurnTaker(self._conversation_)
+            self._turns_.is_recovering = self._is_recovering
             self._continuity_.on_input_ready = self._turns_.attach
+            self._recovery_ = Recovery(
+                self,
+                self._conversation_,
+                self._continuity_,
+                self._lock,
+                Failover(self._config, self._config.fallbacks),
+            )
+            self._rollover_ = Rollover(
+                self._conversation_, self._is_in_force, self._replace_session, self._reopen_session
+            )
+            self._watchdog = Watchdog(
+                self._conversation_, lambda: self._session, lambda: self._config.deadlines
+            )
         elif loop is not self._loop:
             raise UsageError(
                 "connect(): this engine belongs to another event loop. Make a new VoiceEngine(config)."
@@ -152,6 +199,7 @@ class Lifecycle:
             await asyncio.wait([opening])
         conversation = self._conversation
         conversation.hang_up()
+        await self._recovery.pause()
         if session is not None:
             await self._continuity.retire(session, "disconnect")
         if self._tools_ is not None:
@@ -159,8 +207,17 @@ class Lifecycle:
         await conversation.close()
 
     def _check_switchable(self) -> None:
-        if self._state not in (EngineState.CONNECTED, EngineState.LOST):
+        if self._state not in (EngineState.CONNECTED, EngineState.RECONNECTING, EngineState.LOST):
             raise NotConnected(f"switch_provider(): this engine is {self._state}.")
+
+    def _stop_watching(self) -> None:
+        """End everything that would open another session by itself."""
+        if self._opening is not None:
+            self._opening.cancel()
+        self._recovery.cancel()
+        self._rollover.cancel()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
 
     # -- sessions report here ---------------------------------------------------------------------
 
@@ -168,6 +225,8 @@ class Lifecycle:
         """Take an event of a provider; for the session only."""
         if event_type is EventType.SPEECH_STARTED and session is self._session:
             self._turns.vendor_speaks_up(session)
+        elif event_type is EventType.SESSION_EXPIRING:
+            self._rollover.expiring(session, data.get("deadline_s"))
         self._conversation.session_event(session, event_type, data)
 
     def session_lost(self, session: Session, error: ProviderError) -> None:
@@ -175,14 +234,75 @@ class Lifecycle:
         conversation = self._conversation
         if session.sender is None:
             return  # It never was in force: whoever opened it is told.
-        is_in_force = session is self._session and self._state is EngineState.CONNECTED
+        is_in_force, goes_on = self._is_in_force(session), False
         if is_in_force:
+            session.known_items = frozenset(item.id for item in self.history)
             conversation.end_responses("lost")
-            self._state, self._failure = EngineState.LOST, error
-        data = {"error": error, "will_reconnect": False}
+            self._rollover.cancel()
+            self._turns.listen_alone(session)
+            goes_on = self._recovery.begin(session, error)
+            self._state, self._failure = EngineState.RECONNECTING if goes_on else EngineState.LOST, error
+        data = {"error": error, "will_reconnect": goes_on}
         conversation.emit(EventType.CONNECTION_LOST, data, session)
         if is_in_force:
             conversation.activity.start(self._continuity.retire(session, "lost"), "retire")
+        if goes_on and self._is_recovering():
+            self._recovery.start()
+
+    # -- a session takes the place of another by itself --------------------------------------------
+
+    def lost_session(self) -> Session | None:
+        """Return the session that is to be replaced, None when none is; for the recovery only."""
+        return self._session if self._is_recovering() else None
+
+    def in_force(self) -> VoiceEngineConfig:
+        """Return the configuration in force; for the recovery only."""
+        return self._config
+
+    def recovered(self, session: Session, config: VoiceEngineConfig) -> None:
+        """Go on with a session; for the recovery only."""
+        self._adopt(session)
+        self._config = engine_fields_kept(self._config, config)
+
+    def given_up(self, error: VoxEngineError) -> None:
+        """Learn that no session could be had; for the recovery only."""
+        self._state = EngineState.LOST
+        if isinstance(error, ProviderError):
+            self._failure = error
+
+    async def _replace_session(self, session: Session) -> None:
+        """Leave a session that is about to end for a fresh one of the same configuration."""
+        assert self._lock is not None
+        async with self._lock:
+            if not self._is_in_force(session):
+                return
+            move = Move(
+                from_provider=self._config.provider,
+                reason="rollover",
+                adopt=self._adopt,
+                cut_reply=self._config.reconnect.cut_reply,
+            )
+            await self._continuity.take_over(session, self._config, move)
+
+    async def _reopen_session(self, session: Session) -> None:
+        """The same for a service that allows one session at a time: close it, then open."""
+        assert self._lock is not None
+        async with self._lock:
+            if not self._is_in_force(session) or session.sender is None:
+                return
+            session.known_items = frozenset(item.id for item in self.history)
+            session.ended_at = self._now()
+            session.sender.stop()
+            self._conversation.end_responses("rollover")
+            self._turns.listen_alone(session)
+            self._state = EngineState.RECONNECTING
+            self._failure = ConnectionLost(
+                f"{session.name}: the session was closed to make room for the next one.",
+                provider=session.name,
+            )
+            self._recovery.begin_afresh(self._failure)
+            await self._continuity.retire(session, "rollover")
+        self._recovery.start()
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -212,6 +332,35 @@ class Lifecycle:
         assert self._continuity_ is not None
         return self._continuity_
 
+    @property
+    def _recovery(self) -> Recovery:
+        assert self._recovery_ is not None
+        return self._recovery_
+
+    @property
+    def _rollover(self) -> Rollover:
+        assert self._rollover_ is not None
+        return self._rollover_
+
+    def _is_recovering(self) -> bool:
+        return self._state is EngineState.RECONNECTING
+
+    def _is_in_force(self, session: Session) -> bool:
+        return session is self._session and self._state is EngineState.CONNECTED
+
+    def _takes_input(self, method: str) -> Session:
+        """Return the session in force, or the one that is being replaced: input is kept for the next."""
+        if not self._is_recovering() or threading.get_ident() != self._thread_id:
+            return self._ready(method)
+        assert self._session is not None
+        return self._session
+
+    async def _ready_again(self, method: str) -> Session:
+        """Return the session in force, after waiting for one that is being opened in the place of a lost one."""
+        self._takes_input(method)
+        await self._recovery.wait()
+        return self._ready(method)
+
     def _is_closed(self) -> bool:
         return self._state is EngineState.CLOSED
 
@@ -225,12 +374,14 @@ class Lifecycle:
         if self._thread_id is not None:
             self._check_thread(method)
         if self._state is EngineState.LOST and self._failure is not None:
-            raise ConnectionLost(
+            lost = ConnectionLost(
                 f"{method}(): the session with {self._config.provider} was lost ({self._failure}). "
                 "Nothing was sent; switch_provider continues the conversation.",
                 provider=self._config.provider,
                 close_code=self._failure.close_code,
             )
+            lost.n_unanswered = self._conversation.user.n_unanswered
+            raise lost
         then = (
             "Make a new VoiceEngine(config)."
             if self._state is EngineState.CLOSED
@@ -250,6 +401,15 @@ class Lifecycle:
                 f"{method}() was called from another thread than the engine's. Use "
                 f"engine.call_threadsafe({method!r}, ...), which returns a future."
             )
+
+    def _check_part(self, method: str) -> None:
+        """The same for what belongs to the engine, such as ``events.on``, as long as there is a loop to call it on."""
+        if self._loop is None or threading.get_ident() == self._thread_id or self._loop.is_closed():
+            return
+        raise WrongThread(
+            f"engine.{method}() was called from another thread than the engine's. Use "
+            f"engine.call_threadsafe(engine.{method}, ...), which returns a future."
+        )
 
     def _now(self) -> float:
         return self._loop.time() if self._loop is not None else 0.0

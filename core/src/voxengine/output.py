@@ -21,19 +21,23 @@ class OutputFormatter:
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.format = audio_format
+        self.frame_bytes = audio_format.frame_bytes
         self._converters: dict[str, tuple[AudioFormat, FormatConverter]] = {}
-        self._odd: dict[str, bytes] = {}
+        self.odd: dict[str, bytes] = {}
+        """By item, the part of a frame that waits for its other part."""
 
     def take(self, item_id: str, audio: bytes | LazyAudio, source: AudioFormat) -> bytes | LazyAudio:
         """Return the audio of a chunk in the output format; what is no whole frame waits for the next chunk."""
         n_bytes = audio.n_bytes if isinstance(audio, LazyAudio) else len(audio)
-        odd = self._odd.pop(item_id, b"")
+        if source is self.format and n_bytes % self.frame_bytes == 0 and not self.odd:
+            return audio
+        odd = self.odd.pop(item_id, b"")
         if not odd and n_bytes % source.frame_bytes == 0 and source == self.format:
             return audio
         data = odd + (audio.pcm() if isinstance(audio, LazyAudio) else bytes(audio))
         left = len(data) % source.frame_bytes
         if left:
-            self._odd[item_id] = data[-left:]
+            self.odd[item_id] = data[-left:]
             data = data[:-left]
         if source == self.format:
             return data
@@ -49,6 +53,6 @@ class OutputFormatter:
 
     def finish(self, item_id: str) -> bytes:
         """Return the tail of an item and forget it."""
-        self._odd.pop(item_id, None)
+        self.odd.pop(item_id, None)
         held = self._converters.pop(item_id, None)
         return held[1].flush() if held is not None else b""

@@ -32,6 +32,8 @@ class Response:
     generation: int
     """Playback generation, fixed when the response starts."""
     is_inferred: bool
+    covers: int | None = None
+    """Journal index up to which the user's speech was asked to be answered by it; None: not known."""
     item_ids: dict[str | None, str] = attrs.field(factory=dict)
     """History item by the provider's item id."""
     has_output: bool = False
@@ -59,26 +61,47 @@ class ResponseTracker:
         self._known: dict[tuple[int, str], Response] = {}
         self._ids: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._last_output = 0.0
+        self.last_output = 0.0
+        """Loop time of the latest output that came the long way."""
         self._refuse_new = False
         self._cut: Response | None = None
         """A refused response whose end the provider has not told yet: its output may come without an id."""
-        self._requests: deque[str] = deque()
+        self._requests: deque[tuple[str, int | None]] = deque()
         self.current: Response | None = None
         """The open response of the session that owns the output."""
         self.trigger = "server"
         """What the next response will be an answer to, when nothing was asked for."""
         self.generation = 0
+        self.n_inputs = 0
+        """Inputs and interruptions so far."""
+        self.on_request: Callable[[], object] | None = None
+        """Told when an answer is asked for or begins."""
+        self.asked_at: float | None = None
+        """When an answer was asked for last; None since one has begun."""
+        self.touched_at = 0.0
+        """When there was input, or a response began."""
 
     # -- input ------------------------------------------------------------------------------------
 
-    def input(self, trigger: str, *, is_request: bool) -> None:
-        """Note user input (a turn or a speech start, never a chunk): the next output belongs to it."""
+    def input(self, trigger: str, *, is_request: bool, covers: int | None = None) -> None:
+        """Note user input (a turn or a speech start, never a chunk): the next output belongs to it.
+
+        Args:
+            trigger: What it is.
+            is_request: A response was asked for, or is about to be.
+            covers: Journal index up to which that one answers what was said.
+        """
         self.trigger = trigger
         self._refuse_new = False
+        self.n_inputs += 1
+        self.touched_at = self._loop.time()
         # Calls made at the same time have one answer.
-        if is_request and not (trigger == "tool" and "tool" in self._requests):
-            self._requests.append(trigger)
+        if is_request and not (trigger == "tool" and any(asked == "tool" for asked, _ in self._requests)):
+            self._requests.append((trigger, covers))
+        if is_request:
+            self.asked_at = self.touched_at
+            if self.on_request is not None:
+                self.on_request()
         if self.current is not None and self.current.is_inferred:
             self._end_inferred(self.current)
 
@@ -86,17 +109,27 @@ class ResponseTracker:
         """Take back the latest request: it did not reach the provider."""
         if self._requests:
             self._requests.pop()
+        if not self._requests:
+            self.asked_at = None
 
     @property
     def awaiting(self) -> int:
         """Explicit requests for a response that none has started for yet."""
         return len(self._requests)
 
+    @property
+    def owes_tool(self) -> bool:
+        """Whether the answer to a tool's result was asked for and has not begun to be heard."""
+        current = self.current
+        if current is not None and current.trigger == "tool" and not current.is_answer:
+            return True
+        return any(trigger == "tool" for trigger, _ in self._requests)
+
     def new_owner(self) -> None:
         """Forget what concerns the session that had the output: another one has it now."""
         self._requests.clear()
         self._refuse_new = False
-        self._cut = None
+        self._cut = self.asked_at = None
 
     # -- boundaries given by the provider -----------------------------------------------------------
 
@@ -137,7 +170,7 @@ class ResponseTracker:
     ) -> tuple[Response | None, bool]:
         """Return the response that an output belongs to (None: refused) and whether it was opened just now."""
         now = self._loop.time()
-        gap, self._last_output = now - self._last_output, now
+        gap, self.last_output = now - self.last_output, now
         response = self.find(vendor_id, epoch)
         if response is not None and (response.is_refused or response.is_ended):
             if not response.is_inferred or response.is_refused:
@@ -171,8 +204,10 @@ class ResponseTracker:
             self._cut = response if has_boundaries and not response.is_inferred else None
         if not has_boundaries or (response is None and self.awaiting):
             self._refuse_new = True
-            self._last_output = self._loop.time()
+            self.last_output = self._loop.time()
         self._requests.clear()
+        self.asked_at = None
+        self.n_inputs += 1
         return response
 
     def close(self) -> None:
@@ -185,7 +220,8 @@ class ResponseTracker:
         response_id = vendor_id
         while response_id is None or response_id in self._ids:
             response_id = self._new_id("resp")
-        ours = self._requests.popleft() if self._requests else self.trigger
+        ours, covers = self._requests.popleft() if self._requests else (self.trigger, None)
+        self.asked_at, self.touched_at = None, self._loop.time()
         response = Response(
             response_id,
             vendor_id,
@@ -193,6 +229,7 @@ class ResponseTracker:
             trigger if trigger in _TRIGGERS else ours,
             self.generation,
             is_inferred,
+            covers,
         )
         self._ids.add(response_id)
         key = (epoch, vendor_id if vendor_id is not None else f"\0{response_id}")
@@ -205,17 +242,19 @@ class ResponseTracker:
             self._ids.discard(self._known.pop(oldest).id)
         self.current = response
         self.trigger = "server"
+        if self.on_request is not None and not is_inferred:
+            self.on_request()
         return response
 
     def _arm(self, response: Response) -> None:
         self._stop_timer()
-        self._timer = self._loop.call_at(self._last_output + GAP_S, self._check_gap, response)
+        self._timer = self._loop.call_at(self.last_output + GAP_S, self._check_gap, response)
 
     def _check_gap(self, response: Response) -> None:
         self._timer = None
         if response.is_ended:
             return
-        if self._loop.time() - self._last_output >= GAP_S - 1e-6:
+        if self._loop.time() - self.last_output >= GAP_S - 1e-6:
             self._end_inferred(response)
         else:
             self._arm(response)

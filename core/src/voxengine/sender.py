@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,6 +20,10 @@ __all__ = ["InputSender"]
 
 _BACKLOG_S: Final = 0.5
 """Audio that may wait for a slow service before ``send_audio`` makes its caller wait too."""
+_LEAST_SPEED: Final = 1.1
+"""Slower, and a session never catches up with the user: then silence is left out."""
+_KEEP_AROUND_S: Final = 0.3
+"""Silence that is kept beside an utterance."""
 _SILENCE_MS: Final = 20
 """Length of one message of injected silence."""
 
@@ -31,6 +36,30 @@ class _Piece:
     n_frames: int
     """Frames of the journal that it stands for; 0 for the resampler's tail and for silence."""
     is_silence: bool = False
+
+
+@attrs.define
+class _Pace:
+    """How fast a vendor takes audio of the past: ``speed`` times real time."""
+
+    speed: float
+    rate: int
+    start: int
+    started_at: float | None = None
+
+    @classmethod
+    def of(cls, session: Session, journal: Journal, start: int) -> _Pace | None:
+        """Return the pace of a session that has audio to catch up with; None: as fast as it goes."""
+        speed = session.capabilities.replay_speed
+        if speed is None or journal.end - start <= _BACKLOG_S * journal.format.sample_rate:
+            return None
+        return cls(speed, journal.format.sample_rate, start)
+
+    def due_at(self, index: int, now: float) -> float:
+        """Return when the audio at an index may go out."""
+        if self.started_at is None:
+            self.started_at = now
+        return self.started_at + (index - self.start) / self.rate / self.speed
 
 
 class InputSender:
@@ -55,9 +84,13 @@ class InputSender:
         self.base = start
         self.injected_frames = 0
         """Frames of silence that were not the user's, in the provider's format."""
+        self.left_out_frames = 0
+        """Frames of the user's silence that were not sent, because the vendor is too slow to catch up."""
         self._session = session
-        self._journal = journal
+        self.journal = journal
+        """Where the accepted audio is."""
         self._target = session.input_format
+        self._frame_bytes = self._target.frame_bytes
         self._send = session.audio_call()
         self._try_send = session.provider.try_send_audio
         self._convert = None if journal.format == self._target else _converter(journal.format, self._target)
@@ -80,6 +113,12 @@ class InputSender:
         self._failure: VoxEngineError | None = None
         self._is_failing = False
         self._closed = False
+        self._gate: int | None = None
+        """Index behind which nothing goes out for now."""
+        self._pace = _Pace.of(session, journal, start)
+        self._is_held = self._pace is not None
+        """Whether something keeps the audio from going out as it comes."""
+        self._backlog_frames += journal.end - start  # Nobody has to wait for what another session did not do.
 
     # -- feeding ----------------------------------------------------------------------------------
 
@@ -87,12 +126,19 @@ class InputSender:
         """Send what the journal has; never waits and never raises."""
         if self._task is not None or self._closed or not self._session.is_ready:
             return
-        if self._convert is None and self._boundary is None and self._piece is None:
-            while self._journal.end - self.cursor >= self._min_frames:
+        if self._convert is None and self._boundary is None and self._piece is None and not self._is_held:
+            journal, least = self.journal, self._min_frames
+            while journal.end - self.cursor >= least:
                 chunk = self._read(self._max_frames)
-                if not self._try(chunk):
+                try:
+                    if not self._try_send(chunk):
+                        break
+                except Exception as error:
+                    self._failed(error)
                     break
-                self._took(chunk, len(chunk) // self._journal.format.frame_bytes)
+                self._took(chunk, len(chunk) // self._frame_bytes)
+            else:
+                return
         if self._has_work() and self._session.is_ready:
             work = self._carry()
             self._task = asyncio.get_running_loop().create_task(work, name=f"{self._session.name} input")
@@ -100,7 +146,7 @@ class InputSender:
     @property
     def is_behind(self) -> bool:
         """Whether more than half a second of audio waits for the service."""
-        return self._task is not None and self._journal.end - self.cursor > self._backlog_frames
+        return self._task is not None and self.journal.end - self.cursor > self._backlog_frames
 
     @property
     def given(self) -> int:
@@ -124,6 +170,7 @@ class InputSender:
             VoxEngineError: The provider did not take it; it stays accepted. A sender that is closed
                 meanwhile just returns.
         """
+        await self._open_gate()
         async with self._lock:
             await self._reach_boundary(0)
 
@@ -133,10 +180,30 @@ class InputSender:
         Raises:
             VoxEngineError: As in :meth:`flush`.
         """
+        await self._open_gate()
         async with self._lock:
             await self._reach_boundary(
                 ms // _SILENCE_MS * self._target.n_frames(self._target.n_bytes(_SILENCE_MS))
             )
+
+    def hold_behind(self, index: int) -> None:
+        """Send nothing behind an index until :meth:`send_up_to` was called and has ended."""
+        self._gate, self._is_held = index, True
+
+    async def send_up_to(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Send everything before the gate, do ``then``, and open it for what follows.
+
+        Raises:
+            VoxEngineError: As in :meth:`flush`, or from ``then``. The gate is open all the same.
+        """
+        async with self._lock:
+            try:
+                await self._reach_boundary(0)
+                await then()
+            finally:
+                self._gate, self._is_held = None, self._pace is not None
+                self._moved()
+                self.kick()
 
     def stop(self) -> None:
         """Send no more; what was not taken stays in the journal."""
@@ -162,7 +229,7 @@ class InputSender:
             if at < frames:
                 silence += min(n_frames, frames - at)
         own = max(frames - silence, 0)
-        index = self.base + own * self._journal.format.sample_rate // self._target.sample_rate
+        index = self.base + own * self.journal.format.sample_rate // self._target.sample_rate
         return min(index, self.cursor)
 
     # -- inside -----------------------------------------------------------------------------------
@@ -174,20 +241,34 @@ class InputSender:
             if self.cursor < self._boundary or self._tail_due or self._silence_due > 0:
                 return True
             self._boundary = None
-        return self._journal.end - self.cursor >= self._min_frames
+        return self._open_end - self.cursor >= self._min_frames
+
+    @property
+    def _open_end(self) -> int:
+        return self.journal.end if self._gate is None else min(self._gate, self.journal.end)
+
+    async def _open_gate(self) -> None:
+        while self._gate is not None and not self._closed:
+            await self._next_progress()
+
+    def _leave_out_silence(self) -> None:
+        """Pass over silence in what waits, for a vendor that is too slow to catch up otherwise."""
+        rate = self.journal.format.sample_rate
+        window, around = rate // 10, int(_KEEP_AROUND_S * rate)
+        while (
+            self._open_end - self.cursor > rate
+            and self.cursor - around >= self.journal.start
+            and self.journal.is_quiet(self.cursor - around, self.cursor + window + around)
+        ):
+            self.cursor += window
+            self.base += window
+            self.left_out_frames += window
 
     def _read(self, max_frames: int) -> bytes:
-        if self.cursor < self._journal.start:  # It was let go of; the index stays true all the same.
-            self.base += self._journal.start - self.cursor
-            self.cursor = self._journal.start
-        return self._journal.read(self.cursor, max_frames)
-
-    def _try(self, chunk: bytes) -> bool:
-        try:
-            return self._try_send(chunk)
-        except Exception as error:
-            self._failed(error)
-            return False
+        if self.cursor < self.journal.start:  # It was let go of; the index stays true all the same.
+            self.base += self.journal.start - self.cursor
+            self.cursor = self.journal.start
+        return self.journal.read(self.cursor, max_frames)
 
     async def _carry(self) -> None:
         try:
@@ -195,6 +276,8 @@ class InputSender:
                 piece = self._piece = self._piece or self._next_piece()
                 if piece is None:
                     break
+                if self._pace is not None:
+                    await self._keep_pace(piece)
                 if piece.data:
                     await self._send(piece.data)
                 self._piece = None
@@ -213,21 +296,35 @@ class InputSender:
         """Return what goes next, None when nothing has to."""
         if not self._has_work():
             return None
-        most = self._max_frames
+        if self._pace is not None and self._pace.speed < _LEAST_SPEED:
+            self._leave_out_silence()
+        most = min(self._max_frames, self._open_end - self.cursor)
         if self._boundary is not None:
             most = min(most, self._boundary - self.cursor)
+        elif most < self._min_frames:
+            return None
         if most > 0:
             chunk = self._read(most)
             data = chunk if self._convert is None else self._convert.process(chunk)
-            return _Piece(data, len(chunk) // self._journal.format.frame_bytes)
+            return _Piece(data, len(chunk) // self.journal.format.frame_bytes)
         if self._tail_due:
             self._tail_due = False
             return _Piece(self._convert.flush() if self._convert is not None else b"", 0)
         return _Piece(bytes(self._target.n_bytes(_SILENCE_MS)), 0, is_silence=True)
 
+    async def _keep_pace(self, piece: _Piece) -> None:
+        """Wait as long as the vendor wants between pieces of the past; past the last of it, no longer."""
+        pace = self._pace
+        assert pace is not None
+        if piece.n_frames and self.cursor + piece.n_frames >= self.journal.end:
+            self._pace, self._is_held = None, self._gate is not None
+            return
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(pace.due_at(self.cursor, now) - now, 0.0))
+
     def _took(self, data: bytes, n_frames: int, is_silence: bool = False) -> None:
         self._is_failing = False
-        n_sent = len(data) // self._target.frame_bytes
+        n_sent = len(data) // self._frame_bytes
         if is_silence:
             at, n_before = self._injections[-1] if self._injections else (0, 0)
             if at + n_before == self._sent_frames and self._injections:
@@ -250,7 +347,7 @@ class InputSender:
                 self._session.report(failure)
 
     async def _reach_boundary(self, n_silence: int) -> None:
-        self._boundary = self._journal.end
+        self._boundary = self._open_end
         self._tail_due = self._convert is not None
         self._silence_due = n_silence
         self._failure = None

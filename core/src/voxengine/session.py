@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -13,7 +12,6 @@ from voxengine.capabilities import Capabilities, Support
 from voxengine.config import Deadlines, ProviderConfig
 from voxengine.errors import (
     AudioError,
-    CapabilityMissing,
     ConnectionLost,
     ErrorCode,
     NotConnected,
@@ -25,9 +23,11 @@ from voxengine.events import EventType
 from voxengine.inputs import event_problem
 from voxengine.providers.base import BaseProvider, effective_capabilities
 from voxengine.providers.contract import CONTRACT, bind
+from voxengine.scrubbing import MASK, bare_urls, secret_values
 from voxengine.taps import SessionManager, Taps
 
 if TYPE_CHECKING:
+    from voxengine.lanes import Lane
     from voxengine.sender import InputSender
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "SessionState",
     "choose_format",
     "error_event",
-    "missing_dialogue",
 ]
 
 CALL_DEADLINE_S: Final = 30.0
@@ -51,7 +50,6 @@ DEFAULT_FORMAT: Final = AudioFormat(24_000)
 
 _LET_GO_S: Final = 1.0
 """How long a cancelled call of the contract may take to end."""
-_URL: Final = re.compile(r"(\b\w+://)([^\s/@'\"]*@)?([^\s?#'\"]*)([?#][^\s'\"]*)?")
 _OUTPUT: Final = frozenset(
     {
         EventType.RESPONSE_STARTED,
@@ -115,7 +113,9 @@ class Session:
         self.config = config
         self.state = SessionState.NEW
         self.settings: dict[str, Any] = {}
-        """What is in force, in neutral words, with what the mode decided."""
+        """What is in force, in neutral words, with what the mode decided: what the service says, else what it was
+        asked for."""
+        self._told: dict[str, Any] = {}
         self.established: dict[str, Any] = {}
         """What the provider said in its own CONNECTION_ESTABLISHED."""
         self.manager: SessionManager | None = None
@@ -128,6 +128,12 @@ class Session:
         self.sender: InputSender | None = None
         self.has_boundaries = False
         """Whether the provider says itself where a response starts and ends."""
+        self.is_proven = False
+        """Whether words or sound of an answer came from it: a session that never gave any is no success."""
+        self.known_items: frozenset[str] = frozenset()
+        """History items that it was told or that came up in it, when it was lost."""
+        self.lane: Lane | None = None
+        """The short way for output of the item that is being received."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._early: list[tuple[EventType, dict[str, Any]]] = []
@@ -155,6 +161,12 @@ class Session:
     def session_id(self) -> str | None:
         """The vendor's name for the session."""
         return self.provider.session_id
+
+    @property
+    def handle(self) -> str | None:
+        """By what the vendor takes the session up again: the latest ``resume_handle`` that it told, else its id."""
+        told = self.settings.get("resume_handle") or self.established.get("resume_handle")
+        return str(told) if told else self.session_id
 
     @property
     def input_format(self) -> AudioFormat:
@@ -273,6 +285,26 @@ class Session:
                 work.cancel()
                 await asyncio.wait([work], timeout=_LET_GO_S)
 
+    # -- settings ---------------------------------------------------------------------------------
+
+    def take_settings(self, told: Mapping[str, Any]) -> None:
+        """Note what the service says is in force."""
+        self.settings.update(told)
+        self._told.update(told)
+
+    async def configure(self, values: Mapping[str, Any]) -> None:
+        """Change options by ``configure_session``; see :meth:`call` for what it raises.
+
+        What the service said meanwhile counts; its silence means that it took what it was asked for.
+        """
+        self._told.clear()
+        await self.call("configure_session", values)
+        self.config.update(values)
+        shown = {name: value for name, value in values.items() if name in self.settings}
+        if "turn_detection" in values:
+            shown["turn_detection"] = values["turn_detection"].kind
+        self.settings.update(shown | self._told)
+
     # -- calls ------------------------------------------------------------------------------------
 
     async def call(self, hook: str, *args: Any) -> Any:
@@ -345,8 +377,21 @@ class Session:
 
     def provider_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
         """Take an event that the provider emitted."""
+        lane = self.lane
+        if lane is not None and type(data) is dict:
+            try:
+                if lane.take(event_type, data):
+                    return
+            except Exception as error:
+                self._pass_over(event_type, f"it could not be taken ({type(error).__name__})")
+                return
         values = data if isinstance(data, dict) else dict(data)
-        if event_type is EventType.CONNECTION_ESTABLISHED:
+        if event_type in _OUTPUT:
+            if self.state is not SessionState.OPENING:
+                self._deliver(event_type, values)
+            elif len(self._early) < _EARLY_LIMIT:
+                self._early.append((event_type, values))
+        elif event_type is EventType.CONNECTION_ESTABLISHED:
             self.established = values
         elif event_type in (EventType.CONNECTION_LOST, EventType.CONNECTION_FAILED):
             self.lose(self._loss(values.get("error")))
@@ -354,9 +399,6 @@ class Session:
             self.lose(self._loss(None))
         elif event_type is EventType.CONNECTION_STARTING:
             return
-        elif self.is_opening and event_type in _OUTPUT:
-            if len(self._early) < _EARLY_LIMIT:
-                self._early.append((event_type, values))
         else:
             self._deliver(event_type, values)
 
@@ -364,12 +406,17 @@ class Session:
         """Pass an event on; what cannot be understood is the provider's fault and does not stop its reader."""
         problem = event_problem(event_type, data)
         if not problem:
-            self._scrub_event(data)
+            if "error" in data or "message" in data:
+                self._scrub_event(data)
             try:
                 self._owner.session_event(self, event_type, data)
                 return
             except Exception as error:
                 problem = f"it could not be taken ({type(error).__name__})"
+        self._pass_over(event_type, problem)
+
+    def _pass_over(self, event_type: EventType, problem: str) -> None:
+        """Say once that events of a type cannot be taken, and why."""
         if event_type in self._reported:
             return
         self._reported.add(event_type)
@@ -488,9 +535,9 @@ class Session:
 
     def scrub(self, text: str) -> str:
         """Return a text without the session's secrets and without user and query of any URL."""
-        for secret in _secrets(self.config):
-            text = text.replace(secret, "…")
-        return _URL.sub(_bare_url, text)[:500]
+        for secret in secret_values(self.config):
+            text = text.replace(secret, MASK)
+        return bare_urls(text)[:500]
 
     def _scrubbed(self, error: BaseException) -> BaseException:
         """Return an exception whose text is free of secrets: the same one where it can be changed."""
@@ -501,11 +548,6 @@ class Session:
         if len(error.args) == 1 and error.args[0] == text:
             error.args = (clean,)
         return error if str(error) == clean else ProviderError(clean, provider=self.name)
-
-
-def _bare_url(match: re.Match[str]) -> str:
-    scheme, user, rest, query = match.groups()
-    return f"{scheme}{'…@' if user else ''}{rest}{'?…' if query else ''}"
 
 
 class _Late(TimeoutError):
@@ -530,39 +572,8 @@ def error_event(error: BaseException) -> EventType:
 _NETWORK_CODES: Final = (ErrorCode.CONNECTION_LOST, ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT)
 
 
-def _secrets(config: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
-
-    def walk(key: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for inner, held in value.items():
-                walk(str(inner).lower(), held)
-        elif isinstance(value, list | tuple):
-            for held in value:
-                walk(key, held)
-        elif isinstance(value, str) and len(value) >= 4 and any(word in key for word in _SECRET_WORDS):
-            found.append(value)
-
-    walk("api_key", config.get("api_key"))
-    walk("", config.get("metadata", {}))
-    return sorted(found, key=len, reverse=True)
-
-
-_SECRET_WORDS: Final = ("key", "token", "secret", "password", "auth", "credential", "header", "cookie")
-
-
 def choose_format(offered: tuple[AudioFormat, ...], wanted: object) -> AudioFormat:
     """Return the format of a session: what was asked for if the provider has it, else its first."""
     if not offered:
         return wanted if isinstance(wanted, AudioFormat) and wanted.channels == 1 else DEFAULT_FORMAT
     return wanted if isinstance(wanted, AudioFormat) and wanted in offered else offered[0]
-
-
-def missing_dialogue(name: str, old: str) -> CapabilityMissing:
-    """Return the error of putting a provider without dialogue in the place of one with it."""
-    return CapabilityMissing(
-        f"switch_provider: {name} cannot hold a dialogue and {old} can: it would listen or speak and never answer. "
-        "Nothing was changed. Pass degrade=True to accept that.",
-        capability="dialogue",
-        provider=name,
-    )

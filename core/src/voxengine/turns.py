@@ -30,6 +30,23 @@ class TurnTaker:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._watcher: InputWatcher | None = None
+        self.is_recovering: Callable[[], bool] = lambda: False
+        """Whether the session was lost and another one is being opened."""
+
+    def listen_alone(self, session: Session) -> None:
+        """Find the ends of turns here while no session does, for one that was lost."""
+        conversation = self._conversation
+        journal = conversation.user.journal
+        assert journal is not None
+        journal.vendor_decides = False
+        detection: TurnDetection = session.config["turn_detection"]
+        if detection.kind in ("client", "manual"):
+            return  # Whoever decided so far goes on.
+        user = conversation.user
+        base = max(user.turn_end or 0, user.open_turn_start()) if not user.is_speaking else user.speech_start
+        base = max(base or 0, journal.start)
+        self._watcher = InputWatcher(conversation, journal.format, base, detection, "client", lambda: None)
+        self._watcher.push(journal.read(base, journal.end - base))
 
     def attach(self, session: Session) -> None:
         """Listen for a session that has become the input's owner, if it needs the client's ear."""
@@ -69,7 +86,14 @@ class TurnTaker:
         if self._watcher is not None:
             self._watcher.flush()
         has_turn = user.has_open_turn
-        session = await self._flush_input()
+        if self._keeps_end(respond):
+            return
+        try:
+            session = await self._flush_input()
+        except VoxEngineError:
+            if self._keeps_end(respond):
+                return
+            raise
         assert session.sender is not None
         detection: TurnDetection = session.config["turn_detection"]
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
@@ -78,6 +102,17 @@ class TurnTaker:
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
         await session.sender.inject_silence(endpointing_silence_ms(session))
+
+    def _keeps_end(self, respond: bool) -> bool:
+        """Note the end of a turn for the session to come; False when there is one."""
+        user = self._conversation.user
+        if not self.is_recovering() or user.journal is None:
+            return False
+        if respond:
+            user.turn_ended(user.journal.end)
+        else:
+            user.turn_end = None  # It is heard with what follows.
+        return True
 
     async def _flush_input(self) -> Session:
         """Send what was accepted; return the session that took it."""
@@ -95,10 +130,12 @@ class TurnTaker:
         assert session.sender is not None
         if respond:
             conversation.user.turn_ended(session.sender.cursor)
-            conversation.responses.input("audio", is_request=True)
+            conversation.responses.input("audio", is_request=True, covers=session.sender.cursor)
         try:
             await session.call("end_turn", respond)
         except VoxEngineError:
+            if self.is_recovering():
+                return  # The next session is told the end of the turn.
             if session is not conversation.user.owner and conversation.user.owner is not None:
                 return  # Another session has taken over, and the turn with it.
             if respond:
@@ -107,7 +144,7 @@ class TurnTaker:
             raise
 
     def _heard_end(self, session: Session) -> None:
-        if session.can("client_turn_detection"):
+        if session.is_ready and session.can("client_turn_detection"):
             self._conversation.activity.start(self._end_heard(session), "end of turn")
 
     async def _end_heard(self, session: Session) -> None:
@@ -117,6 +154,8 @@ class TurnTaker:
             if session is owner:  # Else the turn's end has gone over with the turn.
                 await self._end_by_hand(session, True)
         except Exception as error:
+            if self.is_recovering():
+                return  # The turn's end is known, and the next session is told it.
             self._conversation.report(session, error)
 
 

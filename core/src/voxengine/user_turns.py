@@ -59,6 +59,8 @@ class UserTurns:
         """Journal index at which the unanswered spoken turn ended; None when none waits for an answer."""
         self.unanswered_texts: dict[str, str] = {}
         """Text turns that no output has answered yet, by history item, oldest first."""
+        self._waiting_from: int | None = None
+        """Journal index at which the earliest spoken turn that waits for an answer began."""
         self._covered_to: int | None = None
         """Journal index that a recogniser's latest final words cover."""
         self._speech_start: int | None = None
@@ -75,6 +77,10 @@ class UserTurns:
         self.journal = Journal(audio_format, limit_s)
 
     # -- speech -----------------------------------------------------------------------------------
+
+    def would_start(self, session: Session) -> bool:
+        """Return whether SPEECH_STARTED of a provider is news: it owns the input and nobody spoke."""
+        return session is self.owner and session.sender is not None and not self.is_speaking
 
     def vendor_speech(self, session: Session, event_type: EventType, data: dict[str, Any]) -> bool:
         """Take SPEECH_STARTED or SPEECH_ENDED of a provider; False when it does not own the input."""
@@ -126,6 +132,8 @@ class UserTurns:
     def turn_ended(self, index: int) -> None:
         """Note that a spoken turn is complete up to a journal index and waits for its answer."""
         is_known = self.turn_end is not None  # By the client, say, and now the vendor heard the end too.
+        if not is_known and self._waiting_from is None:
+            self._waiting_from = self._speech_start
         self.turn_end, self._gave_up = index, False
         self._responses.input("audio", is_request=False)
         if not is_known:
@@ -179,25 +187,64 @@ class UserTurns:
         """Return the journal index from which a session that takes over must hear the user."""
         journal, owner = self.journal, self.owner
         assert journal is not None
-        cursor = owner.sender.cursor if owner is not None and owner.sender is not None else journal.end
-        if owner is not None and owner.config["turn_detection"].kind in ("client", "manual"):
+        if owner is None:
+            return journal.start  # Kept from an engine of before: nobody here has heard any of it.
+        cursor = owner.sender.cursor if owner.sender is not None else journal.end
+        if owner.config["turn_detection"].kind in ("client", "manual"):
             return journal.start
         start = self._speech_start if self.is_speaking or self.turn_end is not None else None
+        if start is not None and self._waiting_from is not None:
+            start = min(start, self._waiting_from)
         if start is None:
             start = journal.find_utterance()
         if start is None:
             start = journal.find_onset(cursor)
         return max(min(start, cursor), journal.start)
 
-    def answered(self, session: Session, trigger: str) -> None:
-        """Note the first words or sound that are kept of a response: what it answers need not be sent again."""
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`restore` takes: where the open turn stands, in journal indices and history items."""
+        return {
+            "is_speaking": self.is_speaking,
+            "speech_start": self._speech_start,
+            "waiting_from": self._waiting_from,
+            "turn_end": self.turn_end,
+            "gave_up": self._gave_up,
+            "item": self._item,
+            "earlier": list(self._earlier),
+            "texts": {item_id: text for item_id, text in self._texts.items() if item_id == self._item},
+            "unanswered_texts": dict(self.unanswered_texts),
+        }
+
+    def restore(self, value: Mapping[str, Any]) -> None:
+        """Go on where another engine was; its journal and history are here already."""
+        self.is_speaking = value["is_speaking"]
+        self._speech_start, self._waiting_from = value["speech_start"], value["waiting_from"]
+        self.turn_end, self._gave_up = value["turn_end"], value["gave_up"]
+        self._item, self._earlier = value["item"], list(value["earlier"])
+        self._texts, self.unanswered_texts = dict(value["texts"]), dict(value["unanswered_texts"])
+
+    @property
+    def n_unanswered(self) -> int:
+        """How many samples of the user's audio are kept for an answer that has not come."""
+        if self.journal is None:
+            return 0
+        return self.journal.end - self.journal.first_sound(self.open_turn_start())
+
+    def answered(self, session: Session, trigger: str, covers: int | None = None) -> None:
+        """Note the first words or sound that are kept of a response: what it answers need not be sent again.
+
+        Args:
+            session: Whose response it is.
+            trigger: What asked for it.
+            covers: Journal index up to which it answers what was said; None: all that is complete.
+        """
         if trigger == "text" and self._responses.awaiting:
             for item_id in list(self.unanswered_texts)[:1]:
                 del self.unanswered_texts[item_id]
         elif trigger in ("text", "tool"):
             self.unanswered_texts.clear()
         if trigger in ("audio", "server", "inferred") or (trigger == "tool" and self.turn_end is not None):
-            self._release(session)
+            self._release(session, covers)
 
     def not_answered(self) -> None:
         """Note a response that ended without anything: no other will come by itself."""
@@ -209,9 +256,12 @@ class UserTurns:
         if self.turn_end is not None:
             self._release(session)
 
-    def _release(self, session: Session) -> None:
+    def _release(self, session: Session, covers: int | None = None) -> None:
         journal = self.journal
         if journal is None or session.sender is None:
+            return
+        if self.turn_end is not None and covers is not None and covers < self.turn_end:
+            self._release_earlier(min(covers, session.sender.cursor))
             return
         index = session.sender.cursor if self.turn_end is None else self.turn_end
         if self.is_speaking and self._speech_start is not None:
@@ -230,9 +280,17 @@ class UserTurns:
                 self._history.set_user_audio(item_id, audio, journal.format)
             self._untold = None if self._history.get(item_id).is_transcribed else item_id
         journal.release(index)
-        self.turn_end = None
+        self.turn_end = self._waiting_from = None
         if not self.is_speaking:
             self._speech_start = None
+
+    def _release_earlier(self, index: int) -> None:
+        """Let go of turns that were answered while a later one, that has ended too, still waits."""
+        assert self.journal is not None
+        if self._earlier:
+            del self._earlier[0]
+        self.journal.release(index)
+        self._waiting_from = self.journal.start
 
     # -- words ------------------------------------------------------------------------------------
 

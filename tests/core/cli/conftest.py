@@ -29,7 +29,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def voxengine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command; returns its exit code and what it wrote to standard output and error."""
-    monkeypatch.setattr("voxengine.cli.talk.run_loop", run_virtual)
+    monkeypatch.setattr("voxengine.cli.talk.run_loop", lambda talk: run_virtual(talk()))
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])

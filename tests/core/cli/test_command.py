@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,6 +17,21 @@ from voxengine.cli import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 
 ENVIRONMENT = {**os.environ, "PYTHONUTF8": "1"}
 COMMAND = [sys.executable, "-m", "voxengine"]
+UNFINISHED_WAV = b"RIFF\xff\xff\xff\xffWAVELIST" + (2**21).to_bytes(4, "little") + bytes(2**20)
+"""The beginning of a chunk that goes before the sound."""
+
+
+def interrupted_in(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command after a program that prepares at which point of it SIGINT comes."""
+    source = f"import os, signal, sys, threading, asyncio\nfrom voxengine.cli import main\n{program}\nsys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", source, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=ENVIRONMENT,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,10 +108,9 @@ def test_reader_that_goes_away_ends_the_conversation_quietly() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("arguments", [["--input", "-"], ["--text", "tell me a long story"], []])
-def test_ctrl_c_ends_with_its_own_code_and_without_a_traceback(arguments: list[str], tmp_path: Path) -> None:
-    transcript = tmp_path / "talk.jsonl"
+def test_ctrl_c_ends_with_its_own_code_and_without_a_traceback(arguments: list[str]) -> None:
     talk = subprocess.Popen(
-        [*COMMAND, "talk", "--provider", "mock", "--transcript", str(transcript), *arguments],
+        [*COMMAND, "talk", "--provider", "mock", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -107,14 +122,60 @@ def test_ctrl_c_ends_with_its_own_code_and_without_a_traceback(arguments: list[s
     assert talk.stderr is not None
     with talk.stdin, talk.stdout, talk.stderr:
         if "-" in arguments:
-            while not transcript.exists():  # It waits for a WAV that does not come.
-                assert talk.poll() is None
+            # More than a pipe holds: when all of it is written, the command waits for the rest of the WAV.
+            assert isinstance(talk.stdin, io.TextIOWrapper)
+            talk.stdin.buffer.write(UNFINISHED_WAV)
+            talk.stdin.flush()
         else:
             assert "connected" in talk.stdout.readline()
         talk.send_signal(signal.SIGINT)
 
         assert talk.wait(30) == EXIT_INTERRUPTED
         assert talk.stderr.read() == ""
+
+
+AT_THE_SOCKET_PAIR_OF_THE_LOOP = """
+import socket
+original = socket.socketpair
+def pressed(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    return original(*args, **kwargs)
+socket.socketpair = pressed
+"""
+AT_AN_IMPORT = """
+class Presses:
+    def find_spec(self, name, path, target=None):
+        if name == "voxengine.cli.NAME":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Presses())
+"""
+AFTER_THE_COMMAND = """
+import atexit
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    "program", [AT_THE_SOCKET_PAIR_OF_THE_LOOP, AT_AN_IMPORT], ids=["making the loop", "importing"]
+)
+@pytest.mark.parametrize(
+    "arguments", [["talk", "--provider", "mock", "--text", "Hello"], ["check", "mock"], ["emulate", "mock"]]
+)
+def test_ctrl_c_before_the_loop_runs_leaves_nothing_that_complains(
+    program: str, arguments: list[str]
+) -> None:
+    done = interrupted_in(program.replace("voxengine.cli.NAME", f"voxengine.cli.{arguments[0]}"), *arguments)
+
+    assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_at_the_end_of_the_interpreter_is_no_traceback() -> None:
+    done = interrupted_in(AFTER_THE_COMMAND, "--version")
+
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +15,11 @@ from tests.core.cli.conftest import Command
 from voxengine import BaseProvider
 from voxengine.audio.format import AudioFormat
 from voxengine.capabilities import FULL, PLANNED, ROWS, UNSUPPORTED, Capabilities, partial
-from voxengine.providers.registry import ProviderRegistry
+from voxengine.providers.entry_points import find_entry_points
+from voxengine.providers.registry import FIRST_PARTY, ProviderRegistry
 from voxengine_mock import MockProvider
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Short(BaseProvider):
@@ -68,7 +74,14 @@ class Faulty(Short):
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> ProviderRegistry:
-    """A registry that scans again and that the command uses."""
+    """A registry that scans again and that the command uses; of ours it finds the mock alone."""
+
+    def without_the_others(group: str) -> Any:
+        entries, unreadable = find_entry_points(group)
+        others = set(FIRST_PARTY.values()) - {FIRST_PARTY["mock"]}
+        return tuple(e for e in entries if e.dist is None or e.dist.name not in others), unreadable
+
+    monkeypatch.setattr("voxengine.providers.registry.find_entry_points", without_the_others)
     made = ProviderRegistry()
     monkeypatch.setattr("voxengine.cli.providers.default_registry", made)
     return made
@@ -164,6 +177,85 @@ def test_broken_providers_are_listed_with_their_reason_and_harm_no_other(
     assert "✗ faulty (registered) cannot be used\n" in out
     assert "\x1b" not in out
     assert rows_of(out)["session tools"] == "● yes"
+
+
+def test_distribution_that_cannot_be_read_is_listed_and_harms_no_other(
+    voxengine: Command, registry: ProviderRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "acme", "acme:Provider")
+    (tmp_path / "acme-0.3.dist-info" / "entry_points.txt").write_bytes(b"[console_scripts]\n\xff\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.register("acme", Short)  # A distribution and a provider may have one name.
+
+    code, out, err = voxengine("providers")
+    _, as_json, _ = voxengine("providers", "--json")
+
+    assert (code, err) == (0, "")
+    assert "✗ acme (acme 0.3) cannot be used\n  What the distribution acme 0.3 offers is not known:" in out
+    found = [(entry["name"], entry["error"] is None) for entry in json.loads(as_json)["providers"]]
+    assert ("mock", True) in found
+    assert [(name, works) for name, works in found if name == "acme"] == [("acme", True), ("acme", False)]
+
+
+LOUD = """
+import os, sys
+from tests.core.cli.test_providers import Short
+from voxengine.testing.emulator import Emulator
+
+print("through print")
+sys.stdout.write("through sys.stdout\\n")
+sys.__stdout__.write("through what sys.stdout was\\n")
+os.system("echo by a child process")
+
+
+class Provider(Short):
+    @classmethod
+    def capabilities_for(cls, config):
+        if sys.argv[1] == "providers":
+            print("when asked")
+        return super().capabilities_for(config)
+"""
+SAID = {"through print", "through sys.stdout", "through what sys.stdout was", "by a child process"}
+
+
+def loud(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command beside a provider that prints when it is imported."""
+    install(folder, "loud", "loud_plugin:Provider\n[voxengine.emulators]\nloud = loud_plugin:Provider")
+    (folder / "loud_plugin.py").write_text(LOUD)
+    program = "import sys; from voxengine.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="latin-1",
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+    )
+
+
+def test_what_a_plugin_prints_is_not_in_the_json(tmp_path: Path) -> None:
+    done = loud(tmp_path, "providers", "loud", "--json")
+
+    assert (done.returncode, set(done.stderr.splitlines())) == (0, {*SAID, "when asked"})
+    assert [entry["name"] for entry in json.loads(done.stdout)["providers"]] == ["loud"]
+
+
+def test_what_a_plugin_prints_is_not_in_the_sound(tmp_path: Path) -> None:
+    done = loud(tmp_path, "talk", "--provider", "loud", "--output", "-")
+
+    assert done.returncode == 0, done.stderr
+    assert set(done.stderr.splitlines()) > SAID
+    assert done.stdout.startswith("RIFF")
+    assert not any(line in done.stdout for line in SAID)
+
+
+@pytest.mark.parametrize("arguments", [("emulate", "loud"), ("check", "loud", "--law", "turn_is_answered")])
+def test_what_a_plugin_prints_is_nowhere_else_either(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = loud(tmp_path, *arguments)
+
+    assert set(done.stderr.splitlines()) >= SAID
+    assert not any(line in done.stdout for line in SAID)
 
 
 def test_only_broken_providers_are_no_failure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_known_cost_and_usage_are_shown(voxengine: Command, question: Path) -> N
 
     assert "     cost  $0." in out
     assert "     cost  $0\n" not in out
-    assert "output tokens" in out
+    assert re.search(r"    usage  input audio 3\.5 s · output audio \d\.\d s · tokens: \d+ input, \d+ output\n", out)
 
 
 def test_lines_of_a_pipe_are_turns(
@@ -242,7 +243,7 @@ def test_file_longer_than_the_journal_is_taken_as_fast_as_it_is_answered(
 def test_answer_goes_to_standard_output_and_words_to_standard_error(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    monkeypatch.setattr("voxengine.cli.talk.run_loop", run_virtual)
+    monkeypatch.setattr("voxengine.cli.talk.run_loop", lambda talk: run_virtual(talk()))
 
     code = main([*MOCK, "--fast", "--text", "Hello", "--output", "-"])
 
@@ -312,6 +313,7 @@ def test_inputs_that_cannot_be_read_are_wrong_use(voxengine: Command, tmp_path: 
         (["talk", "--provider", "nobody", "--text", "Hello"], "No provider named 'nobody'."),
         (["talk", "--text", "Hello"], "With whom? Give --provider NAME (installed: "),
         (["talk", "--profile", "x", "--text", "Hello"], "No configuration file 'voxengine.toml' here."),
+        ([*MOCK, "--text", "Hello", "--text", " "], "--text is empty."),
         ([*MOCK, "--text", "Hello", "--output", "."], "--output '.' is a directory."),
         ([*MOCK, "--text", "Hello", "--output", "none/a.wav"], "there is no directory 'none'."),
         ([*MOCK, "--text", "Hello", "--output", "a", "--transcript", "a"], "'a' is named for something else"),
@@ -325,6 +327,44 @@ def test_wrong_use_says_what_to_do(voxengine: Command, arguments: list[str], say
     assert code == 2
     assert says in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([*MOCK, "--input", "missing.wav"], 2),
+        ([*MOCK, "--input", "notes.txt"], 2),
+        ([*MOCK, "--text", ""], 2),
+        ([*MOCK, "--text", "Hello", "--metadata", "faults=3"], 2),
+        (["talk", "--provider", "nobody", "--text", "Hello"], 2),
+        ([*MOCK, "--url", "ws://127.0.0.1:9", "--text", "Hello"], 1),
+    ],
+)
+def test_call_that_cannot_begin_leaves_what_an_earlier_one_wrote(
+    voxengine: Command, tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    (tmp_path / "notes.txt").write_text("This is no sound at all.")
+    kept = {tmp_path / "talk.jsonl": "earlier lines", tmp_path / "answer.wav": "earlier sound"}
+    for path, text in kept.items():
+        path.write_text(text)
+
+    ended, out, _ = voxengine(*arguments, "--transcript", "talk.jsonl", "--output", "answer.wav")
+
+    assert (ended, out) == (code, "")
+    assert {path: path.read_text() for path in kept} == kept
+
+
+def test_conversation_without_a_word_empties_the_transcript(
+    voxengine: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcript = tmp_path / "talk.jsonl"
+    transcript.write_text("earlier lines")
+    with open(os.devnull, encoding="utf-8") as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+
+        code, _, _ = voxengine(*MOCK, "--transcript", transcript)
+
+    assert (code, transcript.read_text()) == (0, "")
 
 
 def test_input_is_never_overwritten(voxengine: Command, question: Path, tmp_path: Path) -> None:
@@ -396,6 +436,77 @@ def test_lost_connection_is_told_once_at_the_end(
     assert "hung up" not in out
     assert "    ended  2 turns in " in out
     assert [line["text"] for line in lines_of(transcript)] == ["Hello", "Hello", "hang up"]
+
+
+FAULTS = [
+    ('{do = 401, at = "handshake"}', "HTTP 401 (authentication)"),
+    ('{do = 429, at = "handshake"}', "HTTP 429 (rate_limit)"),
+    ('{do = "stall", at = "handshake"}', "did not complete the hand-shake"),
+    ('{do = "close", at = "ready", code = 4001, reason = "nope"}', 'closed the connection (4001, "nope")'),
+    ('{do = "stall", at = "ready"}', "did not open the session within 10 s"),
+    ('{do = "quota", at = "ready"}', "The account has no quota left."),
+    ('{do = "close", at = "first_input", code = 1011, reason = "restart", times = 1000}', '(1011, "restart")'),
+    (
+        '{do = "stall", at = "first_input", times = 1000}',
+        "the answer that was asked for did not come within 10 s",
+    ),
+    ('{do = "close", at = "turn", code = 1000, times = 1000}', "closed the connection (1000)"),
+    ('{do = "reset", at = "turn", times = 1000}', "broke without a close message"),
+    ('{do = "stall", at = "turn", times = 1000}', "the answer that was asked for did not come within 10 s"),
+    ('{do = "quota", at = "turn"}', "The account has no quota left."),
+    ('{do = 401, at = "turn"}', "The key is not known."),
+    ('{do = 429, at = "turn"}', "Too many requests."),
+    ('{do = 503, at = "turn"}', "The service is not available."),
+    ('{do = "error", at = "turn", message = "overloaded"}', "overloaded"),
+    ('{do = 429, at = "response"}', "Too many requests."),
+    ('{do = "error", at = "response:1:after_audio_ms=300", message = "overloaded"}', "overloaded"),
+    ('{do = "reset", at = "response:1:after_audio_ms=300", times = 1000}', "broke without a close message"),
+    (
+        '{do = "stall", at = "response:1:after_audio_ms=300", times = 1000}',
+        "more of the answer, or its end, did not come within 10 s",
+    ),
+]
+
+
+@pytest.mark.parametrize("how", ["--text", "--input"])
+@pytest.mark.parametrize("speed", [(), ("--fast",)], ids=["played", "fast"])
+@pytest.mark.parametrize(("fault", "says"), FAULTS)
+def test_fault_of_the_service_is_a_failure_that_says_it_soon(
+    voxengine: Command, question: Path, fault: str, says: str, speed: tuple[str, ...], how: str
+) -> None:
+    words = ("--text", "Tell me about the weather.") if how == "--text" else ("--input", str(question))
+
+    code, out, err = voxengine(*MOCK, "--metadata", f"faults=[{fault}]", *speed, *words)
+
+    assert (code, err.count("\n")) == (1, 1)
+    assert says in err
+    took = re.search(r" in (\d+\.\d) s", out.partition("    ended  ")[2])
+    assert took is None or float(took[1]) < 40
+
+
+@pytest.mark.parametrize("how", ["--text", "--input"])
+def test_garbage_before_the_answer_is_told_and_survived(voxengine: Command, question: Path, how: str) -> None:
+    faults = ("--metadata", 'faults=[{do = "garbage", at = "turn"}]')
+    options = (*faults, "--metadata", "delay_ms=4000", "--metadata", 'hears_default="Hello, you"')
+
+    code, out, err = voxengine(*MOCK, *options, how, "Hello, you" if how == "--text" else question)
+
+    assert (code, err) == (0, "")
+    assert "    error  mock: a message is not JSON.\n" in out
+    assert "    agent  You said: Hello, you\n" in out
+
+
+def test_long_answer_that_came_at_once_is_played_to_its_end(voxengine: Command, tmp_path: Path) -> None:
+    answer = '{"*" = {say = "one two three four five", duration_ms = 45000}}'
+
+    code, _, err = voxengine(
+        *MOCK,
+        *("--metadata", f"responses={answer}", "--metadata", "pace=1000"),
+        *("--text", "Hello", "--output", tmp_path / "a.wav"),
+    )
+
+    assert (code, err) == (0, "")
+    assert len(read_wav(tmp_path / "a.wav").data) == 45 * 2 * 24_000
 
 
 def test_text_of_a_service_cannot_steer_the_terminal(

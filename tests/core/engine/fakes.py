@@ -266,7 +266,8 @@ class Call:
 async def calling(
     one: Any = None, /, *, taps: Sequence[object] = (), others: Mapping[str, Any] | None = None, **config: Any
 ) -> AsyncIterator[Call]:
-    """A connected engine; its provider is named ``one``."""
+    """A connected engine; its provider is named ``one``. A loss stays one unless ``reconnect`` says otherwise."""
+    config.setdefault("reconnect", {"budget_s": 0})
     kinds = {"one": one if one is not None else kind(), **(others or {})}
     engine = VoiceEngine(VoiceEngineConfig(provider="one", **config), taps=taps, registry=registry(**kinds))
     call = Call(engine, Seen(engine), kinds)

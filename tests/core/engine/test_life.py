@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,9 +36,10 @@ from voxengine.errors import (
     UsageError,
     WrongThread,
 )
-from voxengine.events import EventType
+from voxengine.events import Event, EventType
+from voxengine.history import Item, ItemKind
 from voxengine.providers.registry import ProviderRegistry
-from voxengine.testing import leak_check, virtual
+from voxengine.testing import leak_check, run_virtual, virtual
 
 METHODS: dict[str, tuple[Any, ...]] = {
     "send_audio": (silence(20),),
@@ -164,6 +167,83 @@ async def test_method_from_another_thread_is_refused_and_names_the_way(method: s
     assert f"call_threadsafe('{method}'" in str(error)
 
 
+PARTS: dict[str, Callable[[VoiceEngine], object]] = {
+    "history.append": lambda engine: engine.history.append(Item("", ItemKind.SYSTEM, "Be brief.")),
+    "history.edit": lambda engine: engine.history.edit(engine.history.items[0].id, text="Be long."),
+    "history.delete": lambda engine: engine.history.delete(engine.history.items[0].id),
+    "events.on": lambda engine: engine.events.on(EventType.WARNING, print),
+    "events.once": lambda engine: engine.events.once("*")(print),
+    "events.off": lambda engine: engine.events.off(print),
+    "events.stream": lambda engine: engine.events.stream(),
+}
+
+
+@pytest.mark.parametrize("method", PARTS)
+@virtual
+async def test_part_of_the_engine_from_another_thread_is_refused_and_unchanged(method: str) -> None:
+    async with calling() as call:
+        call.engine.history.add_system("Be kind.")
+        before = call.engine.history.items
+
+        with pytest.raises(WrongThread, match=re.escape(f"call_threadsafe(engine.{method}, ")):
+            await asyncio.to_thread(PARTS[method], call.engine)
+
+        assert call.engine.history.items == before
+
+
+@virtual
+async def test_cancelling_a_subscription_from_another_thread_is_refused_and_it_stays() -> None:
+    async with calling() as call:
+        texts: list[Any] = []
+        subscription = call.engine.events.on(EventType.TEXT_OUTPUT, lambda event: texts.append(event.text))
+
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(subscription.cancel)
+
+        call.provider().answers("Yes.")
+        assert "Yes." in texts
+
+
+def test_parts_of_the_engine_are_free_before_there_is_a_loop_and_after_it() -> None:
+    engine = engine_of(kind())
+    used: list[str] = []
+
+    def use_all_elsewhere() -> None:
+        engine.history.add_system("Be kind.")
+        for method, use in PARTS.items():
+            use(engine)
+            used.append(method)
+
+    def use_from_another_thread() -> None:
+        thread = threading.Thread(target=use_all_elsewhere)
+        thread.start()
+        thread.join(30)
+
+    async def talk() -> None:
+        async with engine:
+            await engine.send_text("Hello")
+
+    use_from_another_thread()
+    run_virtual(talk())
+    use_from_another_thread()
+
+    assert used == [*PARTS, *PARTS]
+
+
+@virtual
+async def test_call_threadsafe_reaches_the_parts_of_the_engine() -> None:
+    async with calling() as call:
+        engine = call.engine
+
+        def elsewhere() -> Item:
+            item: Item = engine.call_threadsafe(engine.history.add_system, "Be kind.").result(5)
+            return item
+
+        added = await asyncio.to_thread(elsewhere)
+
+        assert engine.history.items == (added,)
+
+
 @virtual
 async def test_call_threadsafe_carries_out_the_call_on_the_loop() -> None:
     def elsewhere() -> None:
@@ -228,14 +308,59 @@ async def test_provider_that_cannot_be_loaded_is_an_error_of_connect(monkeypatch
     assert not engine.is_connected
 
 
+async def _refuses(*_: Any) -> None:
+    raise ProviderError("not today")
+
+
+@pytest.mark.parametrize(
+    ("config", "behaviour"),
+    [
+        ({}, {"connect": _refuses}),
+        ({}, {"connect": hang}),
+        ({"interruption": "confirm"}, {}),
+    ],
+    ids=["refused", "too late", "not built yet"],
+)
+@virtual
+async def test_failed_attempt_is_two_events_with_the_name_of_the_provider(
+    config: dict[str, Any], behaviour: dict[str, Any]
+) -> None:
+    engine = engine_of(kind(behaviour=behaviour), **config)
+    seen = Seen(engine)
+
+    with pytest.raises(ProviderError) as caught:
+        await engine.connect()
+
+    starting, failed = seen.of(EventType.CONNECTION_STARTING, EventType.CONNECTION_FAILED)
+    assert (starting.provider, failed.provider) == ("one", "one")
+    assert failed.data == {"error": caught.value, "will_retry": False}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "disconnected"])
+@virtual
+async def test_abandoned_attempt_ends_with_an_event(how: str) -> None:
+    engine = engine_of(kind(behaviour={"connect": hang}))
+    seen = Seen(engine)
+    connecting = asyncio.create_task(engine.connect())
+    await turns()
+
+    if how == "cancelled":
+        connecting.cancel()
+    else:
+        await engine.disconnect()
+    await asyncio.gather(connecting, return_exceptions=True)
+
+    assert attempts(seen) == ["starting", "failed"]
+    failed: Event = seen.one(EventType.CONNECTION_FAILED)
+    assert failed.provider == "one"
+    assert isinstance(failed.error, NotConnected)
+    assert "cancelled" in str(failed.error)
+
+
 PLANNED: tuple[dict[str, Any], ...] = (
     {"interruption": "confirm"},
     {"input_device": "mic"},
     {"output_device": 3},
-    {"transport": "picows"},
-    {"deadlines": {"first_output_s": 3}},
-    {"deadlines": {"progress_s": 3}},
-    {"reconnect": {"budget_s": 3}},
     {"input_format": {"sample_rate": 8000, "encoding": "g711_ulaw"}},
     {"output_format": {"sample_rate": 8000, "encoding": "g711_alaw"}},
 )
@@ -364,6 +489,12 @@ class Slow(Puppet):
         await super().disconnect()
 
 
+def attempts(seen: Seen) -> list[str]:
+    """What began and ended attempts to connect, in order."""
+    types = (EventType.CONNECTION_STARTING, EventType.CONNECTION_ESTABLISHED, EventType.CONNECTION_FAILED)
+    return [str(event.type).removeprefix("connection_") for event in seen.of(*types)]
+
+
 async def _cancelled_after(n_steps: int, engine: VoiceEngine) -> bool:
     """Cancel connect after so many steps of the loop; whether it was still under way."""
     task = asyncio.create_task(engine.connect())
@@ -384,10 +515,12 @@ async def test_connect_can_be_cancelled_at_every_step_of_the_loop_and_tried_agai
     while True:
         cls = kind(Slow)
         engine = engine_of(cls)
+        seen = Seen(engine)
         async with leak_check():
             was_cancelled = await _cancelled_after(steps, engine)
             if was_cancelled:
                 assert not engine.is_connected
+                assert attempts(seen) in ([], ["starting", "failed"])
                 await engine.connect()
             assert engine.is_connected
             await engine.disconnect()
@@ -418,9 +551,14 @@ async def test_connect_without_waiting_can_be_cancelled_at_every_step_too() -> N
         cls = kind()
         engine = engine_of(cls)
         async with leak_check():
+            seen = Seen(engine)
             was_cancelled = await _cancelled_at_step(n_steps, engine)
             if was_cancelled:
                 assert not engine.is_connected
+                # At the last step the session was ready, and is closed again.
+                assert attempts(seen) in ([], ["starting", "failed"], ["starting", "established"])
+                n_open = len(seen.of(EventType.CONNECTION_ESTABLISHED))
+                assert len(seen.of(EventType.CONNECTION_CLOSED)) == n_open
                 await engine.connect()
             assert engine.is_connected
             await engine.disconnect()

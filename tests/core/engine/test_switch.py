@@ -595,6 +595,14 @@ async def test_nothing_of_one_providers_own_crosses_to_the_next() -> None:
 
 
 @virtual
+async def test_next_provider_is_told_that_the_users_voice_stops_nothing() -> None:
+    async with calling(others={"two": kind(options=frozenset({"interruption"}))}, interruption="off") as call:
+        await call.engine.switch_provider("two")
+
+        assert call.provider("two").config["interruption"] == "off"
+
+
+@virtual
 async def test_configuration_of_the_fallback_is_taken_by_name() -> None:
     fallback = VoiceEngineConfig(provider="two", api_key="k2", voice="ada", instructions="Be brief.")
     async with calling(others={"two": kind()}, fallbacks=(fallback,), instructions="Be kind.") as call:

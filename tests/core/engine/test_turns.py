@@ -11,6 +11,7 @@ from tests.core.engine.fakes import (
     RATE,
     RECOGNISER,
     Document,
+    Puppet,
     calling,
     caps,
     kind,
@@ -190,6 +191,55 @@ async def test_settings_say_what_is_in_force() -> None:
         updated = call.seen.one(EventType.SESSION_UPDATED)
         assert updated.settings["voice"] == "bob"
         assert call.engine.session.settings["extra"] == 1
+
+
+class Willful(Puppet):
+    """Takes any voice and speaks with its own, and says so."""
+
+    async def connect(self) -> None:
+        self.emit_event(EventType.CONNECTION_ESTABLISHED, {"settings": {"voice": "bob"}})
+
+    async def configure_session(self, config: dict[str, Any]) -> None:
+        self.emit_event(EventType.SESSION_UPDATED, {"settings": {"voice": "bob"}})
+
+
+@virtual
+async def test_what_the_service_says_is_in_force_wins_over_what_was_asked_for() -> None:
+    async with calling(kind(Willful), voice="ada", language="en-US") as call:
+        assert call.engine.session is not None
+        settings = call.engine.session.settings
+        assert (settings["voice"], settings["language"]) == ("bob", "en-US")
+
+        await call.engine.configure_session(voice="eve", language="pt-PT")
+
+        assert (settings["voice"], settings["language"]) == ("bob", "pt-PT")
+        assert call.seen.one(EventType.SESSION_UPDATED).settings["voice"] == "bob"
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("honoured", "detection", "codes"),
+    [
+        ({"interruption"}, "server", []),
+        ({"voice"}, "server", ["option_unsupported"]),
+        ({"voice"}, "client", []),
+        (None, "server", []),
+    ],
+)
+async def test_provider_is_told_that_the_users_voice_stops_nothing(
+    honoured: set[str] | None, detection: str, codes: list[str]
+) -> None:
+    cls = kind(options=None if honoured is None else frozenset(honoured))
+
+    async with calling(cls, interruption="off", turn_detection=detection) as call:
+        assert call.provider().config["interruption"] == "off"
+        assert call.seen.codes() == codes
+
+
+@virtual
+async def test_provider_hears_nothing_of_the_usual_interruption() -> None:
+    async with calling() as call:
+        assert "interruption" not in call.provider().config
 
 
 @virtual

@@ -69,6 +69,36 @@ async def test_listening_socket_is_found() -> None:
     server.close()
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the system does not list what is open")
+@virtual
+async def test_socket_that_the_loop_knows_nothing_of_is_found() -> None:
+    async with one_leak("not the event loop's"):
+        server = socket.create_server(("127.0.0.1", 0))
+
+    server.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the system does not list what is open")
+@virtual
+async def test_socket_that_took_the_number_of_a_closed_one_is_found() -> None:
+    before = socket.create_server(("127.0.0.1", 0))
+    number = before.fileno()
+
+    async with one_leak(f"socket {number} "):
+        before.close()
+        after = socket.create_server(("127.0.0.1", 0))
+        assert after.fileno() == number
+
+    after.close()
+
+
+@virtual
+async def test_socket_that_was_open_before_or_is_closed_again_is_no_leak() -> None:
+    with socket.create_server(("127.0.0.1", 0)):
+        async with leak_check():
+            socket.create_server(("127.0.0.1", 0)).close()
+
+
 @pytest.mark.parametrize("is_paused", [False, True])
 @virtual
 async def test_open_transport_is_found_even_when_it_does_not_read(is_paused: bool) -> None:

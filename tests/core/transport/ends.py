@@ -7,7 +7,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 import pytest
@@ -74,6 +74,7 @@ class Kind:
     """One implementation of the seam, and how to open it towards a far end."""
 
     name: str
+    client: Literal["websockets", "picows"] = "websockets"
     is_memory: bool = False
     is_plain: bool = False
 
@@ -104,6 +105,7 @@ class Kind:
                     provider="acme",
                     max_message_bytes=max_message_bytes,
                     write_limit_bytes=write_limit_bytes,
+                    transport=self.client,
                     **options,
                 )
             try:
@@ -112,7 +114,12 @@ class Kind:
                 await client.close()
 
 
-KINDS = [Kind("websocket"), Kind("plain websocket", is_plain=True), Kind("memory", is_memory=True)]
+KINDS = [
+    Kind("websocket"),
+    Kind("picows", client="picows"),
+    Kind("plain websocket", is_plain=True),
+    Kind("memory", is_memory=True),
+]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 

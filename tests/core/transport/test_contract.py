@@ -309,3 +309,104 @@ async def test_second_reader_is_refused(kind: Kind) -> None:
 
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+
+
+@virtual
+async def test_messages_are_handed_over_as_they_arrive_until_our_close(kind: Kind) -> None:
+    got: list[Wire] = []
+    seen: list[Wire] = []
+
+    async with kind.opened(on_wire=lambda _, message, __: seen.append(message)) as (transport, far):
+        await far.send("before")
+        await asyncio.sleep(1)
+        reading = asyncio.ensure_future(transport.hand_to(got.append))
+        await asyncio.sleep(1)
+        await far.send(b"after")
+        await asyncio.sleep(1)
+        await transport.close()
+        await reading
+
+    assert got == seen == ["before", b"after"]
+
+
+@virtual
+async def test_handing_over_ends_with_the_loss_after_what_arrived(kind: Kind) -> None:
+    got: list[Wire] = []
+
+    async with kind.opened() as (transport, far):
+        reading = asyncio.ensure_future(transport.hand_to(got.append))
+        await far.send("last")
+        await far.close(4001, "enough")
+
+        with pytest.raises(ConnectionLost, match="enough"):
+            await reading
+
+    assert got == ["last"]
+
+
+@virtual
+async def test_what_the_taker_raises_ends_the_handing_over_and_loses_no_later_message(kind: Kind) -> None:
+    def refuse(message: Wire) -> None:
+        raise ValueError(message)
+
+    async with kind.opened() as (transport, far):
+        reading = asyncio.ensure_future(transport.hand_to(refuse))
+        await asyncio.sleep(1)
+        await far.send("first")
+        await far.send("second")
+
+        with pytest.raises(ValueError, match="first"):
+            await reading
+        assert await transport.recv() == "second"
+
+
+@virtual
+async def test_cancelled_handing_over_loses_nothing(kind: Kind) -> None:
+    got: list[Wire] = []
+
+    async with kind.opened() as (transport, far):
+        reading = asyncio.ensure_future(transport.hand_to(got.append))
+        await asyncio.sleep(1)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await far.send("kept")
+
+        assert await transport.recv() == "kept"
+    assert got == []
+
+
+async def test_taker_counts_as_the_one_reader(kind: Kind) -> None:
+    async with kind.opened() as (transport, _):
+        reading = asyncio.ensure_future(transport.hand_to(lambda _: None))
+        await asyncio.sleep(0)
+
+        with pytest.raises(UsageError):
+            await transport.recv()
+        with pytest.raises(UsageError):
+            await transport.hand_to(lambda _: None)
+
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@virtual
+async def test_messages_of_one_turn_of_the_loop_arrive_in_order_and_whole(kind: Kind) -> None:
+    sent: list[Wire] = [f"{i}" * (i * 37) for i in range(1, 120)]
+
+    async with kind.opened() as (transport, far):
+        for message in sent:
+            await transport.send(message)
+        got = [await far.recv() for _ in sent]
+
+    assert got == sent
+
+
+@virtual
+async def test_what_was_sent_in_the_turn_of_the_close_still_arrives(kind: Kind) -> None:
+    async with kind.opened() as (transport, far):
+        for message in ("a", "b", "c"):
+            await transport.send(message)
+        closing = asyncio.ensure_future(transport.close())
+
+        assert [await far.recv() for _ in range(3)] == ["a", "b", "c"]
+        await closing

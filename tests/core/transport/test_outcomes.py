@@ -215,3 +215,9 @@ def test_no_error_shows_the_urls_query_or_userinfo(secret: str, status: int) -> 
 
 def test_ipv6_hosts_are_printed_in_brackets() -> None:
     assert Target("acme", "ws://[::1]:8080/x?y=z").text == "ws://[::1]:8080/x"
+
+
+def test_model_that_a_service_names_is_not_taken_for_a_secret() -> None:
+    target = Target("acme", "wss://acme.example/v1?model=acme-voice-2&token=tok-12345678")
+
+    assert target.scrub("no model acme-voice-2 for tok-12345678") == "no model acme-voice-2 for ***"

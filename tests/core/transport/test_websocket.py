@@ -43,6 +43,7 @@ from voxengine.transport import (
     Transport,
     WebSocketTransport,
     connect_websocket,
+    framed,
     handshake_response,
     websocket,
 )
@@ -51,9 +52,24 @@ DATA = Path(__file__).with_name("data")
 SECRET = "sk-0123456789abcdef"
 
 
+CLIENTS = ("websockets", "picows")
+client = ""
+"""Which client carries the sessions of these tests."""
+
+
+@pytest.fixture(scope="module", params=CLIENTS, autouse=True)
+def chosen_client(request: pytest.FixtureRequest) -> None:
+    global client
+    client = request.param
+
+
+async def connect(url: str, **options: Any) -> WebSocketTransport:
+    return await connect_websocket(url, provider="acme", transport=client, **options)  # type: ignore[arg-type]
+
+
 async def dial(port: int, **options: Any) -> WebSocketTransport:
     url = f"ws://user:{SECRET}@127.0.0.1:{port}/v1/live?api-key={SECRET}"
-    return await connect_websocket(url, provider="acme", headers={"X-Key": SECRET}, **options)
+    return await connect(url, headers={"X-Key": SECRET}, **options)
 
 
 async def refusal(port: int, **options: Any) -> Any:
@@ -185,7 +201,7 @@ async def test_unknown_host_is_unavailable_and_recoverable(monkeypatch: pytest.M
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
 
     with pytest.raises(ProviderError, match="Name or service") as caught:
-        await connect_websocket(f"wss://nowhere.invalid/?k={SECRET}", provider="acme", proxy=None)
+        await connect(f"wss://nowhere.invalid/?k={SECRET}", proxy=None)
 
     assert (caught.value.code, caught.value.recoverable) == (ErrorCode.UNAVAILABLE, True)
     assert SECRET not in str(caught.value)
@@ -243,7 +259,7 @@ async def test_headers_subprotocol_and_user_agent_are_sent_and_the_answer_kept()
 @pytest.mark.parametrize("host", ["api.acme.example", "10.0.0.1", "localhost.example", "[2001:db8::1]"])
 async def test_plain_connection_to_another_machine_is_refused_naming_the_host_only(host: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        await connect_websocket(f"ws://u:{SECRET}@{host}/p?k={SECRET}", provider="acme")
+        await connect(f"ws://u:{SECRET}@{host}/p?k={SECRET}")
 
     assert host.strip("[]") in str(caught.value)
     assert SECRET not in str(caught.value)
@@ -256,14 +272,14 @@ async def test_plain_connection_to_this_machine_is_allowed(
 ) -> None:
     dialled: list[dict[str, Any]] = []
 
-    async def connect(url: str, **options: Any) -> None:
+    async def refuse(url: str, **options: Any) -> None:
         dialled.append(options)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(websocket, "connect", connect)
+    monkeypatch.setattr(websocket, "connect", refuse)
 
     with pytest.raises(ProviderError):
-        await connect_websocket(f"ws://{host}/", provider="acme")
+        await connect_websocket(f"ws://{host}/", provider="acme", transport="websockets")
 
     assert dialled[0]["proxy"] is None
 
@@ -273,21 +289,19 @@ async def test_plain_connection_to_this_machine_is_allowed(
 )
 async def test_url_of_another_shape_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match="wss://"):
-        await connect_websocket(url and f"{url}?k={SECRET}", provider="acme")
+        await connect(url and f"{url}?k={SECRET}")
 
 
 async def test_url_that_the_library_refuses_is_in_no_traceback() -> None:
     with pytest.raises(ConfigError) as caught:
-        await connect_websocket(f"wss://h.example/?k={SECRET}#fragment", provider="acme")
+        await connect(f"wss://h.example/?k={SECRET}#fragment")
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_header_with_a_line_break_is_refused_without_its_value() -> None:
     with pytest.raises(ConfigError, match="Authorization") as caught:
-        await connect_websocket(
-            "ws://localhost/", provider="acme", headers={"Authorization": f"Bearer {SECRET}\n"}
-        )
+        await connect("ws://localhost/", headers={"Authorization": f"Bearer {SECRET}\n"})
 
     assert SECRET not in str(caught.value)
 
@@ -298,14 +312,16 @@ async def test_proxy_settings_apply_to_other_machines(
 ) -> None:
     dialled: list[dict[str, Any]] = []
 
-    async def connect(url: str, **options: Any) -> None:
+    async def refuse(url: str, **options: Any) -> None:
         dialled.append(options)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(websocket, "connect", connect)
+    monkeypatch.setattr(websocket, "connect", refuse)
 
     with pytest.raises(ProviderError):
-        await connect_websocket("wss://api.acme.example/", provider="acme", proxy=proxy)
+        await connect_websocket(
+            "wss://api.acme.example/", provider="acme", proxy=proxy, transport="websockets"
+        )
 
     assert dialled[0]["proxy"] == expected
 
@@ -330,7 +346,7 @@ async def test_messages_travel_over_tls() -> None:
     async with leak_check():
         async with serve(echo, "127.0.0.1", 0, ssl=server_tls()) as server:
             url = f"wss://localhost:{port_of(server)}/"
-            transport = await connect_websocket(url, provider="acme", ssl=trusted)
+            transport = await connect(url, ssl=trusted)
             assert transport.send_nowait("x" * 100_000)
             assert await transport.recv() == "x" * 100_000
             await transport.close()
@@ -341,7 +357,7 @@ async def test_untrusted_certificate_is_final_and_explained() -> None:
     async with leak_check():
         async with serve(lambda ws: ws.wait_closed(), "127.0.0.1", 0, ssl=server_tls()) as server:
             with pytest.raises(ProviderError, match="TLS failed.*certificate") as caught:
-                await connect_websocket(f"wss://localhost:{port_of(server)}/?k={SECRET}", provider="acme")
+                await connect(f"wss://localhost:{port_of(server)}/?k={SECRET}")
 
     assert (caught.value.code, caught.value.recoverable) == (ErrorCode.UNAVAILABLE, False)
     assert SECRET not in str(caught.value)
@@ -355,7 +371,7 @@ async def test_service_without_tls_behind_a_wss_address_is_final() -> None:
 
     async with leak_check(), bare_server(talk) as port:
         with pytest.raises(ProviderError, match="TLS failed") as caught:
-            await connect_websocket(f"wss://localhost:{port}/", provider="acme")
+            await connect(f"wss://localhost:{port}/")
 
     assert (caught.value.code, caught.value.recoverable) == (ErrorCode.UNAVAILABLE, False)
 
@@ -433,7 +449,7 @@ async def test_frame_may_be_cut_inside_its_header(size: int, at: int) -> None:
         (frame(0x01, b"hi") + frame(0x81, b"hi"), 1002),
         (frame(0x89, b"p" * 126), 1002),
         (frame(0x82, b"x" * 1001), 1009),
-        (b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff", 1009),
+        (b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),
         (frame(0x02, b"x" * 600) + frame(0x80, b"x" * 600), 1009),
         (frame(0x02, b"") + frame(0x00, b"") * 5000, 1009),
     ],
@@ -507,7 +523,7 @@ async def test_every_message_is_masked_with_another_key() -> None:
 
 @virtual
 async def test_without_the_compiled_part_messages_still_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "apply_mask", None)
+    monkeypatch.setattr(framed, "apply_mask", framed._masked)
     got: list[Wire] = []
 
     async def keep(ws: ServerConnection) -> None:
@@ -679,3 +695,38 @@ def test_importing_the_package_loads_no_websockets() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@virtual
+async def test_messages_of_one_turn_share_a_write_and_the_first_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes: list[int] = []
+
+    class Counted:
+        """The socket, which notes what is written to it."""
+
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def write(self, data: bytes) -> None:
+            writes.append(len(data))
+            self._inner.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+    async with saying() as port:
+        transport = await dial(port)
+        monkeypatch.setattr(transport, "_socket", Counted(transport._socket))
+        for _ in range(10):
+            await transport.send(b"x" * 100)
+        n_at_once = len(writes)
+        n_waiting = transport.n_buffered_bytes
+        await asyncio.sleep(0)
+        await transport.send(b"x" * 100)
+        await transport.close()
+
+    assert n_at_once == 1
+    assert n_waiting >= 900
+    assert writes[:3] == [106, 9 * 106, 106]

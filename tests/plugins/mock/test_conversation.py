@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.plugins.mock.support import Recorder, feed, session, silence, tool, voice_saying
+from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
 from voxengine.errors import NotConnected
@@ -483,6 +484,26 @@ async def test_settings_change_in_mid_session_and_others_stay() -> None:
     assert updated.data["settings"]["instructions"] == "new"
     assert updated.data["settings"]["voice"] == "bruno"
     assert seen.final_texts() == ["new bruno"]
+
+
+@virtual
+async def test_settings_of_the_session_name_the_voice_that_speaks() -> None:
+    config = VoiceEngineConfig(provider="mock", voice="nobody", metadata={"default": "{voice}"})
+    async with VoiceEngine(config) as engine:
+        assert engine.session is not None
+        at_first = engine.session.settings["voice"]
+        await engine.configure_session(voice="bruno")
+        await engine.wait_idle()
+        changed = engine.session.settings["voice"]
+
+        await engine.configure_session(voice="zzz")
+        await engine.send_text("hi")
+        await engine.wait_idle()
+
+        updates = [event for event in engine.events.history if event.type == "session_updated"]
+        assert (at_first, changed, engine.session.settings["voice"]) == ("aria", "bruno", "aria")
+        assert [event.data["settings"]["voice"] for event in updates] == ["bruno", "aria"]
+        assert engine.history.items[-1].text == "aria"
 
 
 @virtual

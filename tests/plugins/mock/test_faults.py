@@ -16,7 +16,7 @@ from voxengine.errors import (
     RateLimited,
     RemoteProtocolError,
 )
-from voxengine.testing.clock import leak_check, virtual
+from voxengine.testing.clock import leak_check, run_virtual, virtual
 from voxengine_mock import MockProvider, Script
 from voxengine_mock.faults import Fault, Point, fault_from_text
 
@@ -59,6 +59,10 @@ def test_a_line_says_a_fault(text: str, fault: Fault) -> None:
         ("{nonsense", r"begins like a JSON object and is none"),
         ('{"at": "ready"}', r"--fault: has no do; it takes"),
         ("429 retry_after=soon", r"--fault: retry_after_s is str"),
+        (f"close at=turn reason={'x' * 124}", r"--fault: reason has 124 bytes in UTF-8; .* holds 123"),
+        (f"close at=turn reason={'é' * 62}", r"--fault: reason has 124 bytes in UTF-8; .* holds 123"),
+        (f"expire at=ready reason={'x' * 124}", r"--fault: reason has 124 bytes"),
+        (r'{"do": "close", "at": "turn", "reason": "\ud800"}', r"--fault: reason holds half of a surrogate"),
     ],
 )
 def test_a_line_that_says_none_is_refused(text: str, message: str) -> None:
@@ -110,6 +114,41 @@ async def test_a_fault_happens_as_often_as_it_is_told_to_over_all_sessions() -> 
             outcomes.append(str(error.code))
 
     assert outcomes == ["unavailable", "unavailable", "open", "authentication", "open"]
+
+
+@virtual
+async def test_sessions_with_the_same_faults_have_each_a_delay_of_its_own() -> None:
+    clock = asyncio.get_running_loop().time
+    took: list[float] = []
+    for handshake_ms in (3000, 0, 1000):
+        began = clock()
+        async with session(delays={"handshake_ms": handshake_ms}):
+            took.append(clock() - began)
+
+    assert took == pytest.approx([3.0, 0.0, 1.0])
+
+
+async def noises(*seeds: int) -> list[str]:
+    """What sessions with these seeds, one after the other, get that is no message."""
+    wires: list[Any] = []
+    for seed in seeds:
+        faults = [{"do": "garbage", "at": "turn", "times": "always"}]
+        provider = MockProvider({"metadata": {"faults": faults, "seed": seed}})
+        provider.attach(None, lambda direction, wire, now: wires.append(wire))
+        await provider.connect()
+        await provider.send_text("hello")
+        await asyncio.sleep(1)
+        await provider.disconnect()
+    return [wire for wire in wires if not wire.startswith("{")]
+
+
+def test_sessions_with_the_same_faults_have_each_a_seed_of_its_own() -> None:
+    changed = run_virtual(noises(1, 2))
+    same = run_virtual(noises(1, 1))
+    other = run_virtual(noises(2, 2))
+
+    assert changed == [same[0], other[1]]
+    assert same[1] != other[1]
 
 
 @virtual

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.plugins.mock.emulators import BEARER, EchoEmulator, ask, echoing, raw, until_left, upgrade
 from voxengine.errors import ConfigError
 from voxengine.testing import leak_check
-from voxengine.testing.emulator import HttpRequest, find_emulator
+from voxengine.testing.emulator import EmulatorSession, HttpRequest, SessionHandler, find_emulator
 from voxengine_mock.emulator import MockEmulator
 from voxengine_mock.harness import script_of, serve
 from voxengine_mock.script import ScriptRun
@@ -122,6 +123,36 @@ async def test_a_bug_in_a_handler_costs_one_request(caplog: pytest.LogCaptureFix
     assert (broken, fine) == (500, 200)
     assert b"a bug" not in body
     assert caplog.messages == ["The emulator 'echo' failed to answer a request."]
+
+
+async def test_every_emulator_says_without_a_key_how_it_is() -> None:
+    async with leak_check(), echoing() as (server, _):
+        status, _, body = await ask(server, b"GET /health HTTP/1.1\r\n\r\n")
+
+    assert (status, json.loads(body)) == (200, {"emulator": "echo", "status": "ready"})
+
+
+async def test_what_arrived_is_read_to_its_end_although_the_client_has_left() -> None:
+    read: list[object] = []
+
+    class Answering(EchoEmulator):
+        def websocket_routes(self) -> Mapping[str, SessionHandler]:
+            return {"/echo": self._answer}
+
+        async def _answer(self, session: EmulatorSession) -> None:
+            while True:
+                read.append(await session.recv())
+                await session.send("nobody listens any more")
+
+    sent = [f"message {n}" for n in range(20)]
+    async with leak_check(), serve(Answering()) as server:
+        ws = await dial(server.url)
+        for text in sent:
+            await ws.send(text)
+        await ws.close()
+        await until_left(server)
+
+    assert read == sent
 
 
 async def test_a_head_request_has_no_body() -> None:
@@ -312,6 +343,17 @@ async def test_connections_beyond_the_limit_are_refused_until_others_leave() -> 
     assert caught.value.response.headers["Retry-After"] == "1"
 
 
+async def test_a_connection_beyond_the_limit_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "received.jsonl"
+    async with echoing(max_connections=1, log=log) as (server, _), raw(server):
+        async with raw(server) as (reader, _):
+            answer = await reader.read()
+
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert [(entry["event"], entry["status"]) for entry in entries] == [("refused", 503)]
+
+
 async def test_a_client_that_talks_on_before_it_is_answered_is_cut() -> None:
     fault = {"do": "stall", "at": "handshake"}
     async with leak_check(), echoing(faults=[fault]) as (server, _), raw(server) as (reader, writer):
@@ -402,7 +444,7 @@ def trusting(path: Path | None, *alpn: str) -> ssl.SSLContext:
 
 
 async def test_tls_is_trusted_by_who_has_the_authority_and_by_nobody_else(tmp_path: Path) -> None:
-    async with leak_check(), echoing(tls=True, tls_ca=tmp_path / "ca.pem") as (server, _):
+    async with leak_check(), echoing(tls_ca=tmp_path / "ca.pem") as (server, _):
         async with dial(server.url, ssl=trusting(tmp_path / "ca.pem")) as ws:
             await ws.send("private")
             assert await ws.recv() == "private"

@@ -169,7 +169,7 @@ async def test_barge_in_then_tells_what_was_heard_when_the_client_says_so() -> N
 
 @virtual
 async def test_the_users_voice_stops_nothing_when_told_so_or_under_manual_control() -> None:
-    for config in ({"interrupt_response": False}, {"turn_detection": "manual"}):
+    for config in ({"interruption": "off"}, {"turn_detection": "manual"}):
         async with session(config, default=LONG, pace=1) as (provider, seen):
             await provider.send_text("count")
             await seen.wait("audio_output_chunk", 3)

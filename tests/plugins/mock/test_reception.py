@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
@@ -14,10 +15,15 @@ from hypothesis import strategies as st
 
 from voxengine.audio.wav import read_wav
 from voxengine.errors import ConfigError
+from voxengine.testing.conformance.subject import speech_like
 from voxengine.testing.emulator import HttpRequest
+from voxengine.transport import connect_websocket
 from voxengine_mock import reception
+from voxengine_mock.emulator import MockEmulator
+from voxengine_mock.harness import serve
 from voxengine_mock.reception import ReceptionFile, Runs
 
+KEY = {"Authorization": "Bearer sk-drive"}
 N_LEAST = 5
 REQUEST = HttpRequest(method="GET", target="/talk?key=hidden-from-the-log")
 
@@ -103,6 +109,25 @@ def test_a_session_is_written_with_its_audio_beside_it(tmp_path: Path) -> None:
     text = (tmp_path / "talk.jsonl").read_text("utf-8")
     assert "s3cret" not in text
     assert "hidden-from-the-log" not in text
+
+
+async def test_every_sample_that_arrived_is_in_the_log_of_a_client_that_left_early(tmp_path: Path) -> None:
+    log = tmp_path / "talk.jsonl"
+    sound = speech_like(24_000, 500)
+    settings = {"input_rate": 24_000, "output_rate": 24_000}
+    async with serve(MockEmulator(), log=log) as server:
+        connection = await connect_websocket(server.url, provider="mock", headers=KEY)
+        await connection.send(json.dumps({"type": "hello", "settings": settings}))
+        await connection.recv()
+        # All at once, so that the client has left before the first of it is heard.
+        for at in range(0, len(sound), 960):
+            audio = base64.b64encode(sound[at : at + 960]).decode()
+            assert connection.send_nowait(json.dumps({"type": "input_audio", "audio": audio}))
+        await connection.close()
+
+    (closed,) = (line for line in lines(log) if line["event"] == "closed")
+    assert (closed["code"], closed["n_samples"]) == (1000, 12_000)
+    assert closed["sha256"] == hashlib.sha256(sound).hexdigest()
 
 
 def test_another_sample_rate_gets_another_file(tmp_path: Path) -> None:

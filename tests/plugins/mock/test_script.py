@@ -49,9 +49,9 @@ def test_wildcards_and_regular_expressions(pattern: str, text: str, matches: boo
 
 
 def test_exact_pattern_wins_and_then_the_first_in_the_file() -> None:
-    responses = {"*hello*": "wild", "*hello you*": "more", "*": "any", "hello": "exact"}
+    responses = {"*hello you*": "more", "*hello*": "wild", "*": "any", "hello": "exact"}
 
-    assert say(responses, "hello", "hello you", "you") == ["exact", "wild", "any"]
+    assert say(responses, "hello", "hello you", "oh hello", "you") == ["exact", "more", "wild", "any"]
 
 
 def test_answers_of_a_list_come_in_turn_and_start_again() -> None:
@@ -153,8 +153,17 @@ BAD_FILES: list[tuple[str, int | None, str]] = [
     (
         '[responses.a]\ntool = "t"\narguments = {day = 2020-01-01}\n',
         3,
-        r"responses\.a\.arguments holds a value that JSON cannot carry",
+        r"responses\.a\.arguments\.day holds a value that JSON cannot carry",
     ),
+    (
+        '[responses.a]\ntool = "t"\n[responses.a.arguments]\nx = 1\ny = [0, {d = inf}]\n',
+        5,
+        r"responses\.a\.arguments\.y\[1\]\.d holds a value that JSON cannot carry",
+    ),
+    ('[responses.a]\ntool = "t"\narguments = {e = nan}\n', 3, r"responses\.a\.arguments\.e holds a value"),
+    ('default = ""\n', 1, r"default is empty; it takes a text"),
+    ('default = ["x", "  "]\n', 1, r"default\[1\] is empty; it takes a text"),
+    ('[responses.a]\nsay = " "\ndelay_ms = 5\n', 2, r"responses\.a\.say is empty; it takes a text"),
     ('[responses.a]\ntool = ""\n', 2, r"responses\.a\.tool is empty"),
     ("seed = \n", None, r"is not valid TOML: .*line 1"),
     ("a = " + "[" * 2000, None, r"(is nested too deeply|is not valid TOML)"),
@@ -235,6 +244,22 @@ BAD_FILES: list[tuple[str, int | None, str]] = [
         4,
         r'responses\."re:x" never matches: "\*" \(line 2\) before it matches everything',
     ),
+    (
+        '[responses]\n"hello *" = "a"\n"x" = "b"\n"hello * you" = "c"\n',
+        4,
+        r'responses\."hello \* you" never matches: "hello \*" \(line 2\) before it matches all that this one',
+    ),
+    (
+        "[responses]\n're:.*' = \"a\"\n'*b*' = \"b\"\n",
+        3,
+        r'responses\."\*b\*" never matches: "re:\.\*" \(line 2\) before it matches everything',
+    ),
+    (
+        '[responses]\n"re:hello" = "a"\n"re:HELLO" = "b"\n',
+        3,
+        r'responses\."re:HELLO" never matches: "re:hello" \(line 2\) is the same pattern',
+    ),
+    ('[responses]\n"re:(?!)" = "a"\n', 2, r"responses\.\"re:\(\?!\)\" holds '\(\?!'\. Of groups"),
     ('[responses]\n"re: " = "a"\n', 2, r'responses\."re: " is an empty regular expression'),
     # Delays and usage.
     (
@@ -313,8 +338,8 @@ def test_error_in_a_file_names_the_file_the_line_and_the_key(
     with pytest.raises(ConfigError) as caught:
         Script.from_file(path)
 
-    where = r"talk\.toml " if line is None else rf"talk\.toml, line {line}: "
-    assert re.match(where + message, str(caught.value)), str(caught.value)
+    where = f"{path} " if line is None else f"{path}, line {line}: "
+    assert re.match(re.escape(where) + message, str(caught.value)), str(caught.value)
 
 
 def test_error_in_metadata_names_metadata() -> None:
@@ -324,9 +349,20 @@ def test_error_in_metadata_names_metadata() -> None:
         Script.from_mapping({"respones": {}})
 
 
-def test_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^The script 'none\.toml' cannot be read \(FileNotFoundError\)"):
-        Script.from_mapping({"script": str(tmp_path / "none.toml")})
+@pytest.mark.parametrize("given", ["none.toml", "./none.toml", "no/such/none.toml"])
+def test_missing_file_is_named_as_it_was_given(given: str) -> None:
+    said = re.escape(f"The script {given!r} cannot be read (FileNotFoundError)")
+
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        Script.from_mapping({"script": given})
+
+
+def test_byte_that_is_not_utf_8_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes('seed = 1\ndefault = "später"\n'.encode("latin-1"))
+
+    with pytest.raises(ConfigError, match=r"latin\.toml, line 2: a byte is not UTF-8\."):
+        Script.from_file(path)
 
 
 def test_a_file_cannot_point_to_another_file(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def test_jitter_is_added_to_each_delay_that_is_set_and_repeats_with_the_se
 async def test_a_late_transcript_stays_before_the_one_of_the_next_turn() -> None:
     hears = [{"text": "first turn", "delay_ms": 20_000}, {"text": "second turn", "delay_ms": 0}]
 
-    async with session(hears=hears, default="") as (provider, seen):
+    async with session(hears=hears, default="Yes.") as (provider, seen):
         for _ in range(2):
             await feed(provider, await voice_saying("hello") + silence(600))
         await seen.until(

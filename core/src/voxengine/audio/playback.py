@@ -151,9 +151,16 @@ class NullClock:
         self._at = 0.0
         """Loop time up to which what was played is accounted for; meaningful while something plays."""
         self._timer: asyncio.TimerHandle | None = None
+        self._dry_at = 0.0
+        """Loop time before which the head of the queue has something to play, while the timer is set."""
 
     def write(self, item: ItemKey, n_frames: int) -> None:
         """Queue audio of an item behind what is queued."""
+        if self._timer is not None and self._loop.time() < self._dry_at:
+            track = self._tracks.by_item.get(item)
+            if track is not None and not track.is_ended:
+                track.written += n_frames  # Nothing changes now. The timer comes early and is set again.
+                return
         self._account()
         if not self._tracks.pending():
             self._at = self._loop.time()
@@ -237,6 +244,7 @@ class NullClock:
             self._tracks.start(head)
             if self._timer is None:
                 self._timer = self._loop.call_at(when, self._tick)
+            self._dry_at = self._at + left / self._tracks.rate
         self._tracks.notify()
 
     def _tick(self) -> None:

@@ -1,4 +1,4 @@
-"""Voice activity by energy, and its segmentation into utterances, without numpy.
+"""Voice activity by energy, and the segmentation into utterances by this or another detector, without numpy.
 
 Levels are the root mean square of a block in dB relative to 32768, its constant offset removed: a sine of
 full scale is at -3 dB. Everything runs on a fixed grid of blocks counted from the first sample, so results
@@ -12,14 +12,14 @@ import sys
 from array import array
 from collections import deque
 from operator import mul
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from voxengine.audio.format import AudioFormat
 from voxengine.errors import ConfigError
 
-__all__ = ["EnergyVad", "SegmentEvent", "Segmenter", "threshold_to_db"]
+__all__ = ["EnergyVad", "SegmentEvent", "Segmenter", "VoiceDetector", "threshold_to_db"]
 
 SILENCE_DB: Final = -100.0
 """The level reported for a block without any variation."""
@@ -47,6 +47,26 @@ def threshold_to_db(threshold: float) -> float:
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"threshold is {threshold!r}; it is from 0 to 1.")
     return -60.0 + 30.0 * threshold
+
+
+@runtime_checkable
+class VoiceDetector(Protocol):
+    """Tells speech from the rest of a stream of PCM16 mono, frame by frame. One object for one stream, called
+    from one thread: on the loop, so that a frame may take a small part of its own length.
+    """
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples per frame, always the same: 10 to 60 ms."""
+
+    def push(self, data: bytes) -> list[bool]:
+        """Take audio of any length and return, for each frame that it completes, whether it is speech."""
+
+    def drop_partial(self) -> None:
+        """Drop the samples of the unfinished frame: the next sample begins one."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
 
 
 class EnergyVad:
@@ -154,7 +174,7 @@ class SegmentEvent:
 
     kind: Literal["start", "end"]
     sample_index: int
-    """First sample of the utterance, or the first after it; on the grid of 10 ms blocks."""
+    """First sample of the utterance, or the first after it; on the grid of the detector's blocks, 10 ms for energy."""
     decided_at: int
     """Samples that had to be heard for the decision."""
     padded_index: int
@@ -168,14 +188,16 @@ class Segmenter:
     An utterance starts once ``min_speech_ms`` of speech were heard with no gap over 30 ms, and ends once
     ``silence_ms`` without speech followed; a lone block of 10 ms does not prolong one. Digital silence and
     noise below -63 dB are silence and sound above -30 dB is speech, from the first sample on and whatever the
-    threshold.
+    threshold. With another detector than energy, that one says what speech is, and its frames are the blocks.
 
     Args:
         sample_rate: In hertz.
-        threshold: From 0 (catches a whisper) to 1 (close and loud only); see :func:`threshold_to_db`.
+        threshold: From 0 (catches a whisper) to 1 (close and loud only); see :func:`threshold_to_db`. Without
+            effect when a detector is given.
         prefix_padding_ms: How far ``padded_index`` lies before the start.
         silence_ms: Pause that ends an utterance.
         min_speech_ms: Shorter sounds are ignored.
+        detector: Made for this rate and used by nobody else; None: an :class:`EnergyVad`.
 
     Raises:
         AudioFormatError: The rate is out of range.
@@ -190,8 +212,10 @@ class Segmenter:
         prefix_padding_ms: int = 300,
         silence_ms: int = 500,
         min_speech_ms: int = 60,
+        detector: VoiceDetector | None = None,
     ) -> None:
-        self._vad = EnergyVad(sample_rate, threshold_db=threshold_to_db(threshold))
+        threshold_db = threshold_to_db(threshold)
+        self._vad: VoiceDetector = detector or EnergyVad(sample_rate, threshold_db=threshold_db)
         limits = (
             ("prefix_padding_ms", prefix_padding_ms, 0),
             ("silence_ms", silence_ms, 10),
@@ -259,7 +283,7 @@ class Segmenter:
         return events
 
     def flush(self) -> list[SegmentEvent]:
-        """End an open utterance, at its last sample or where its speech ended. The noise floor is kept.
+        """End an open utterance, at its last sample or where its speech ended. What the detector knows is kept.
 
         A sound still shorter than ``min_speech_ms`` is dropped. Blocks are counted anew from the next sample.
         """

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import voxengine
+from voxengine.cli.running import CtrlC, check_ctrl_c
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "main"]
 
@@ -42,6 +43,7 @@ examples:
   voxengine talk --provider mock --text "Hello"
   voxengine talk --provider mock --input question.wav --output answer.wav --transcript talk.jsonl
   voxengine talk --provider mock --metadata 'responses={"*weather*" = "Sunny."}' --text "And the weather?"
+  voxengine talk --provider openai --tool weather.py:get_weather --text "How is the weather in Lisbon?"
   voxengine talk --profile support < questions.txt
 """
 
@@ -90,8 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     Args:
-        argv: The arguments without the program's name; None: those of the process.
+        argv: The arguments without the program's name; None: those of the process, which is to end with this
+            call: from then on Ctrl-C ends it without a word.
     """
+    try:
+        with CtrlC(is_last=argv is None):
+            code = _main(argv)
+            check_ctrl_c()
+            return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _main(argv: Sequence[str] | None) -> int:
     _open_closed_streams()
     code = 0
     try:
@@ -101,8 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as stop:  # argparse: help, version or wrong use.
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
         return EXIT_BROKEN_PIPE
@@ -121,21 +132,26 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "providers":
             from voxengine.cli import providers
 
+            check_ctrl_c()
             return providers.run(arguments)
         if arguments.command == "emulate":
             from voxengine.cli import emulate
 
+            check_ctrl_c()
             return emulate.run(arguments)
         if arguments.command == "new-provider":
             from voxengine.cli import new_provider
 
+            check_ctrl_c()
             return new_provider.run(arguments)
         if arguments.command == "check":
             from voxengine.cli import check
 
+            check_ctrl_c()
             return check.run(arguments)
         from voxengine.cli import talk
 
+        check_ctrl_c()
         return talk.run(arguments)
     except VoxEngineError as error:
         from voxengine.cli.terminal import clean
@@ -307,6 +323,13 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     how.add_argument("--voice", metavar="NAME")
     how.add_argument("--language", metavar="TAG", help="for example en-US")
     how.add_argument("--instructions", metavar="TEXT")
+    how.add_argument(
+        "--tool",
+        action="append",
+        default=[],
+        metavar="FUNCTION",
+        help="a function that the agent may call, FILE.py:NAME or MODULE:NAME; may be repeated",
+    )
     how.add_argument(
         "--metadata",
         action="append",

@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -18,6 +19,7 @@ import attrs
 
 import voxengine
 from voxengine.capabilities import Support
+from voxengine.cli import running
 from voxengine.cli.options import build_config
 from voxengine.cli.records import STDOUT, check_target
 from voxengine.cli.terminal import clean, paint, wants_color
@@ -25,12 +27,12 @@ from voxengine.config import TurnDetection, VoiceEngineConfig
 from voxengine.errors import ConfigError, ProviderError, VoxEngineError
 from voxengine.providers.base import BaseProvider, effective_capabilities
 from voxengine.providers.registry import default_registry
-from voxengine.testing.clock import VirtualDeadlock, VirtualTimeExceeded, VirtualTimeLoop, run_virtual
+from voxengine.testing.clock import VirtualDeadlock, VirtualTimeExceeded, VirtualTimeLoop
 from voxengine.testing.conformance.law import GROUPS, Law, Outcome, Result, Skip
 from voxengine.testing.conformance.laws import LAWS
 from voxengine.testing.conformance.laws_errors import engine_for
 from voxengine.testing.conformance.run import Clock, Report, masked, run_laws
-from voxengine.testing.conformance.subject import Factory, Subject, secrets_of
+from voxengine.testing.conformance.subject import Factory, Subject, secrets_in_environment, secrets_of
 
 __all__ = ["run"]
 
@@ -45,6 +47,7 @@ _SKIPS: Final = {
     Skip.PLANNED: "the package does not do it yet",
     Skip.UNDECLARED: "nothing is promised",
     Skip.UNEQUIPPED: "the run had no such peer",
+    Skip.UNJUDGED: "it cannot be judged from outside",
 }
 _PIPE_WIDTH: Final = 100
 _GRADE_STYLES: Final = {"A": "green", "B": "green", "C": "yellow", "D": "red"}
@@ -69,12 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{config.provider!r} has no service {arguments.service!r}. Its services: {known}.")
     make = _factory(cls, config)
     values = config.for_provider()
-    subject = Subject(name=config.provider, make=make, secrets=tuple(secrets_of(values)))
+    secrets = (*secrets_of(values), *secrets_in_environment())
+    subject = Subject(name=config.provider, make=make, secrets=secrets)
     clock = _clock(arguments.clock, subject, values)
     printer = _Printer(sys.stderr if arguments.json == STDOUT else sys.stdout)
     details = _details(config.provider, cls, arguments.service)
     printer.head(details, clock)
-    report = run_laws(subject, laws=laws, clock=clock, on_result=printer.result)
+    report = run_laws(subject, laws=laws, clock=clock, on_result=printer.result, runner=running.run)
     report = attrs.evolve(report, details={**details, "clock": clock})
     printer.foot(report)
     _write(report, arguments)
@@ -102,7 +106,7 @@ def _config(arguments: argparse.Namespace) -> VoiceEngineConfig:
         "language": None,
         "instructions": None,
     }
-    values |= {"fast": False, **vars(arguments), "provider": arguments.name}
+    values |= {"fast": False, "tool": [], **vars(arguments), "provider": arguments.name}
     config = build_config(argparse.Namespace(**values))
     if arguments.service is None:
         return config
@@ -135,14 +139,16 @@ def _clock(asked: str, subject: Subject, values: Mapping[str, Any]) -> Clock:
     """
     metadata = values.get("metadata") or {}
     has_service = bool(values.get("api_key") or metadata.get("url") or metadata.get("endpoint"))
+    opens = partial(_opens_in_memory, subject)
+    virtual = partial(VirtualTimeLoop, max_real_s=20.0)
     if asked == "virtual" or (asked == "auto" and not has_service):
         try:
-            if run_virtual(_opens_in_memory(subject), max_real_s=20.0) or asked == "virtual":
+            if running.run(opens, loop_factory=virtual) or asked == "virtual":
                 return "virtual"
         except (VirtualDeadlock, VirtualTimeExceeded, VoxEngineError):
             if asked == "virtual":
                 raise
-    asyncio.run(_opens_in_memory(subject))
+    running.run(opens)
     return "real"
 
 

@@ -18,6 +18,7 @@ _SKIPS: Final = {
     Skip.PLANNED: "Not yet",
     Skip.UNDECLARED: "Not promised",
     Skip.UNEQUIPPED: "No such peer",
+    Skip.UNJUDGED: "Not judged",
 }
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--card:#f6f8fa;--line:#d0d7de;

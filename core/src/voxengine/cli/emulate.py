@@ -9,8 +9,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from voxengine.cli import running
+from voxengine.cli.terminal import prints_to_stderr
 from voxengine.testing.emulator import Emulator, find_emulator, load_harness
 
 __all__ = ["run"]
@@ -20,7 +23,9 @@ _SIGNALS = ("SIGINT", "SIGTERM")
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM and return 0. Raises ConfigError for what is wrong before that."""
-    emulator = find_emulator(arguments.emulator)(
+    with prints_to_stderr():
+        found = find_emulator(arguments.emulator)
+    emulator = found(
         key=arguments.key, script=arguments.script, speed=arguments.speed, faults=arguments.fault
     )
     options = {
@@ -31,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         "tls_ca": arguments.tls_ca,
         "log": arguments.log,
     }
-    asyncio.run(_serve(emulator, options))
+    running.run(partial(_serve, emulator, options))
     return 0
 
 
@@ -53,10 +58,17 @@ async def _serve(emulator: Emulator, options: dict[str, Any]) -> None:
 
 @contextmanager
 def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Within the block a signal sets the event; the handlers of before are back after it."""
-    loop = asyncio.get_running_loop()
+    """Within the block a signal sets the event, and a second Ctrl-C does not wait for the end of the sessions.
 
-    def on_signal(*_: object) -> None:
+    The handlers of before are back after it.
+    """
+    loop = asyncio.get_running_loop()
+    came: set[int] = set()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and number in came:
+            raise KeyboardInterrupt
+        came.add(number)
         loop.call_soon_threadsafe(stop.set)
 
     found = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import attrs
 
+from voxengine.cli.functions import load_function
+from voxengine.cli.terminal import prints_to_stderr
 from voxengine.config import VoiceEngineConfig, config_path, thawed
 from voxengine.errors import ConfigError
 from voxengine.providers.registry import available_providers, default_registry
@@ -40,8 +42,11 @@ def build_config(arguments: argparse.Namespace) -> VoiceEngineConfig:
         metadata["url"] = arguments.url
     if arguments.fast:
         changes["playback"] = "external"
+    if arguments.tool:
+        changes["tools"] = (*base.tools, *map(load_function, arguments.tool))
     config = attrs.evolve(base, metadata=metadata, **changes)
-    default_registry.get(config.provider)
+    with prints_to_stderr():
+        default_registry.get(config.provider)
     return config
 
 

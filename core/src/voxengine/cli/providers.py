@@ -13,7 +13,8 @@ from typing import Any, Final, TextIO
 import attrs
 
 from voxengine.capabilities import ROWS, Capabilities, Support
-from voxengine.cli.terminal import clean, paint, tail_of, wants_color, width_of
+from voxengine.cli.running import check_ctrl_c
+from voxengine.cli.terminal import clean, paint, prints_to_stderr, tail_of, wants_color, width_of
 from voxengine.errors import ProviderError, ProviderNotFound
 from voxengine.providers.base import BaseProvider, effective_capabilities
 from voxengine.providers.registry import ProviderInfo, default_registry
@@ -60,26 +61,27 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ProviderNotFound: A name was given that nobody has.
     """
-    infos = _infos(arguments.names)
-    columns: list[Column] = []
-    broken: list[tuple[ProviderInfo, str]] = []
-    services: dict[str, dict[str, Capabilities]] = {}
-    for info in infos:
-        try:
-            services[info.name] = _services(info)
-        except Exception as error:
-            # A provider's own code says what it can; what it raises must not reach the others.
-            broken.append(
-                (info, info.error or f"Its capabilities cannot be read: {type(error).__name__}: {error}")
-            )
-            continue
-        for service, capabilities in services[info.name].items():
-            columns.append(Column(f"{info.name}/{service}" if service else info.name, info, capabilities))
+    services: dict[ProviderInfo, dict[str, Capabilities]] = {}
+    broken: dict[ProviderInfo, str] = {}
+    with prints_to_stderr():
+        infos = _infos(arguments.names)
+        for info in infos:
+            try:
+                services[info] = _services(info)
+            except Exception as error:
+                # A provider's own code says what it can; what it raises must not reach the others.
+                why = f"Its capabilities cannot be read: {type(error).__name__}: {error}"
+                broken[info] = info.error or why
+    check_ctrl_c()
     if arguments.json:
-        reasons = {info.name: reason for info, reason in broken}
-        print(json.dumps(_json(infos, services, reasons), indent=2))
-    else:
-        _Printer(sys.stdout).print(columns, broken, is_detailed=bool(arguments.names))
+        print(json.dumps(_json(infos, services, broken), indent=2))
+        return 0
+    columns = [
+        Column(f"{info.name}/{service}" if service else info.name, info, capabilities)
+        for info, held in services.items()
+        for service, capabilities in held.items()
+    ]
+    _Printer(sys.stdout).print(columns, list(broken.items()), is_detailed=bool(arguments.names))
     return 0
 
 
@@ -114,7 +116,9 @@ def _services(info: ProviderInfo) -> dict[str, Capabilities]:
 
 
 def _json(
-    infos: Sequence[ProviderInfo], services: dict[str, dict[str, Capabilities]], errors: dict[str, str]
+    infos: Sequence[ProviderInfo],
+    services: dict[ProviderInfo, dict[str, Capabilities]],
+    errors: dict[ProviderInfo, str],
 ) -> dict[str, Any]:
     return {
         "rows": list(ROWS),
@@ -123,11 +127,11 @@ def _json(
                 "name": info.name,
                 "distribution": info.distribution or None,
                 "version": info.version or None,
-                "target": info.target,
-                "error": errors.get(info.name),
+                "target": info.target or None,
+                "error": errors.get(info),
                 "services": [
                     {"service": service or None, "capabilities": _capabilities_json(capabilities)}
-                    for service, capabilities in services.get(info.name, {}).items()
+                    for service, capabilities in services.get(info, {}).items()
                 ],
             }
             for info in infos

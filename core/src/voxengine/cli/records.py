@@ -115,21 +115,34 @@ class AnswerRecorder:
 
 
 class TranscriptFile:
-    """One JSON object per line, on the disk as soon as it is known."""
+    """One JSON object per line, on the disk as soon as it is known.
+
+    Args:
+        path: Emptied by :meth:`open` or the first line, not before; None to count only.
+    """
 
     def __init__(self, path: str | None) -> None:
         self.n_lines = 0
         self._path = path
         self._stream: IO[str] | None = None
-        if path is not None:
-            try:
-                self._stream = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-            except OSError as error:
-                raise ConfigError(f"--transcript {path!r} cannot be written: {error.strerror}.") from None
+
+    def open(self) -> None:
+        """Begin the file. Twice is allowed.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self._path is None or self._stream is not None:
+            return
+        try:
+            self._stream = open(self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"--transcript {self._path!r} cannot be written: {error.strerror}.") from None
 
     def add(self, at_s: float, kind: str, **fields: Any) -> None:
         """Write a line; fields that are None are left out."""
         self.n_lines += 1
+        self.open()
         if self._stream is None:
             return
         values = {name: value for name, value in fields.items() if value is not None}

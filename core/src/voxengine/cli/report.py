@@ -56,12 +56,19 @@ class Report:
         *,
         plays_at_once: bool,
     ) -> None:
-        self.n_events = 0
+        self.busy_until = started
+        """Until when something came, or what came is being played: on the loop's clock."""
         self.sign = asyncio.Event()
         """Set by an output, a final transcript or a failure since :meth:`begin_turn`."""
         self.n_turns = 0
         """What the user said, in speech and in text."""
-        self.is_playing = False
+        self.answer = asyncio.Event()
+        """Set by an output or a failure alone."""
+        self.is_answered = False
+        """Whether a response was complete since :meth:`begin_turn`."""
+        self.trouble: VoxEngineError | None = None
+        """The latest error since :meth:`begin_turn` that was reported as recoverable; perhaps the answer comes all
+        the same."""
         self.recorder: AnswerRecorder | None = None
         """Set when the output format is known."""
         self.failure: VoxEngineError | None = None
@@ -71,7 +78,9 @@ class Report:
         self._transcript = transcript
         self._started = started
         self._plays_at_once = plays_at_once
+        self._is_reconnecting = False
         self._said: dict[str, _Said] = {}
+        self._with_output: set[str | None] = set()
         self._handlers: dict[EventType, Callable[[Event], None]] = {
             EventType.SPEECH_STARTED: lambda _: screen.partial(USER[0], "…", USER[1]),
             EventType.SPEECH_ENDED: self._speech_ended,
@@ -90,6 +99,7 @@ class Report:
             EventType.SESSION_EXPIRING: self._expiring,
             EventType.WARNING: self._warning,
             EventType.CONNECTION_LOST: self._lost,
+            EventType.CONNECTION_FAILED: self._not_opened,
             EventType.ERROR_GENERAL: self._error,
             EventType.ERROR_AUDIO: self._error,
             EventType.ERROR_NETWORK: self._error,
@@ -97,7 +107,7 @@ class Report:
 
     def handle(self, event: Event) -> None:
         """Take one event."""
-        self.n_events += 1
+        self.busy_until = max(self.busy_until, event.timestamp)
         handler = self._handlers.get(event.type)
         if handler is not None:
             handler(event)
@@ -105,6 +115,8 @@ class Report:
     def begin_turn(self) -> None:
         """Note that the user's next turn begins."""
         self.sign.clear()
+        self.answer.clear()
+        self.is_answered, self.trouble = False, None
 
     def text_turn(self, now: float, text: str, *, show: bool) -> None:
         """Note a user turn that was sent as text. It is in the history already."""
@@ -142,7 +154,8 @@ class Report:
         if session is not None and not session.can("dialogue"):
             self._input_transcript(event)  # A recogniser's text is what the user said.
             return
-        self.sign.set()
+        self._signed()
+        self._with_output.add(event.response_id)
         item_id, text = event.item_id or "", event.text or ""
         said = self._said.setdefault(item_id, _Said(event.response_id or ""))
         said.text = text
@@ -152,10 +165,14 @@ class Report:
             self._agent_line(event.timestamp, item_id, is_complete=True)
 
     def _response_ended(self, event: Event) -> None:
+        is_complete = event.type is EventType.RESPONSE_COMPLETED and event.status != "incomplete"
+        self.is_answered = self.is_answered or is_complete
         for item_id, said in list(self._said.items()):
             if said.response_id == event.response_id:
-                is_complete = event.type is EventType.RESPONSE_COMPLETED and event.status != "incomplete"
                 self._agent_line(event.timestamp, item_id, is_complete=is_complete)
+        if is_complete and event.response_id not in self._with_output:
+            self._screen.line(AGENT[0], "(said nothing)", "dim")
+        self._with_output.discard(event.response_id)
 
     def _agent_line(self, at: float, item_id: str, *, is_complete: bool) -> None:
         said = self._said.pop(item_id)
@@ -195,22 +212,25 @@ class Report:
     # -- audio ------------------------------------------------------------------------------------
 
     def _audio_started(self, _: Event) -> None:
-        self.is_playing = True
         if not self._plays_at_once:
             self._screen.partial(*PLAYING)
 
     def _audio_chunk(self, event: Event) -> None:
-        self.sign.set()
+        self._signed()
+        self._with_output.add(event.response_id)
         if self.recorder is None:
             return
         item_id = event.item_id or ""
-        length_ms = self.recorder.take(item_id, event.audio_data or b"")
+        audio = event.audio_data or b""
+        length_ms = self.recorder.take(item_id, audio)
+        if not self._plays_at_once:
+            self.busy_until += self.recorder.format.duration_ms(len(audio)) / 1000
         if self._plays_at_once and self._engine.is_connected:
             with contextlib.suppress(VoxEngineError):  # It was cut while this event waited.
                 self._engine.mark_played(item_id, length_ms)
 
     def _audio_stopped(self, event: Event) -> None:
-        self.is_playing = False
+        self.busy_until = event.timestamp
         self._screen.partial(PLAYING[0], "")
         if self.recorder is not None:
             self.recorder.stopped(event.item_id or "", event.played_ms or 0)
@@ -218,7 +238,8 @@ class Report:
     # -- tools, switches, trouble -----------------------------------------------------------------
 
     def _call_invoked(self, event: Event) -> None:
-        arguments = _decoded(event.arguments)
+        arguments, response_id = _decoded(event.arguments), event.data.get("response_id")
+        self._with_output.add(response_id)
         self._screen.line("tool", _short(f"{event.name}({_arguments(arguments)})"), "magenta")
         self._add(
             event.timestamp,
@@ -227,7 +248,7 @@ class Report:
             name=event.name,
             arguments=arguments,
             call_id=event.call_id,
-            response_id=event.response_id,
+            response_id=response_id,
         )
 
     def _call_completed(self, event: Event) -> None:
@@ -260,11 +281,19 @@ class Report:
         self._screen.line("warning", event.message or event.code or "", "yellow")
 
     def _lost(self, event: Event) -> None:
-        if not event.will_reconnect:
+        self._is_reconnecting = bool(event.will_reconnect)
+        if self._is_reconnecting:
+            self._screen.line("warning", "the connection was lost; reconnecting", "yellow")
+        else:
+            self._fail(event.error)
+
+    def _not_opened(self, event: Event) -> None:
+        if self._is_reconnecting and not event.will_retry:  # The first connect raises what it says.
             self._fail(event.error)
 
     def _error(self, event: Event) -> None:
         if event.recoverable:
+            self.trouble = _failure(event.error)
             self._screen.line("error", str(event.error), "red")
         else:
             self._fail(event.error)
@@ -274,11 +303,19 @@ class Report:
             self._screen.line("error", str(error), "red")
             return
         # The command ends with this one, and says it then.
-        self.failure = error if isinstance(error, VoxEngineError) else ProviderError(str(error))
+        self.failure = _failure(error)
+        self._signed()
+
+    def _signed(self) -> None:
         self.sign.set()
+        self.answer.set()
 
     def _add(self, at: float, kind: str, **fields: Any) -> None:
         self._transcript.add(at - self._started, kind, **fields)
+
+
+def _failure(error: object) -> VoxEngineError:
+    return error if isinstance(error, VoxEngineError) else ProviderError(str(error))
 
 
 def _short(text: str) -> str:
@@ -331,19 +368,32 @@ def summarize(
         cut_s = recorder.received_s - recorder.kept_s
         cut = f", {cut_s:.1f} s of it not heard" if cut_s >= 0.05 else ""
         screen.line("audio", f"{you}agent {recorder.received_s:.1f} s{cut}", "dim")
-    used = ", ".join(_used(name, value) for name, value in (usage or {}).items())
-    screen.line("usage", used or "unknown", "dim")
+    screen.line("usage", _used(usage) if usage else "unknown", "dim")
     screen.line("cost", "unknown" if cost is None else f"${cost:.4f}" if cost else "$0", "dim")
     for number, file in enumerate(files):
         screen.line("" if number else "files", file, "dim")
 
 
-def _used(name: str, value: object) -> str:
-    """Return ``input audio 3.5 s`` for ``input_audio_s`` and 3.544."""
-    words, _, unit = name.rpartition("_")
-    if unit in ("s", "ms") and isinstance(value, int | float):
-        return f"{words.replace('_', ' ')} {value:.{1 if unit == 's' else 0}f} {unit}"
-    return f"{name.replace('_', ' ')} {_value(value)}"
+def _used(usage: Mapping[str, Any]) -> str:
+    """Return ``2 responses · input audio 3.5 s · tokens: 73 total, 40 input``; what is 0 was not used."""
+    parts: list[str] = []
+    tokens: list[str] = []
+    for name, value in usage.items():
+        words, _, unit = name.replace("_", " ").rpartition(" ")
+        if not value:
+            continue
+        if unit == "tokens" and words:
+            tokens.append(f"{_value(value)} {words}")
+        elif unit in ("s", "ms") and isinstance(value, int | float):
+            parts.append(f"{words} {value:.{1 if unit == 's' else 0}f} {unit}")
+        elif name.startswith("n_"):
+            unit = unit.removesuffix("s") if value == 1 else unit
+            parts.append(" ".join(filter(None, (_value(value), words.removeprefix("n").strip(), unit))))
+        else:
+            parts.append(f"{words} {unit} {_value(value)}".strip())
+    if tokens:
+        parts.append(f"tokens: {', '.join(tokens)}")
+    return " · ".join(parts) or "nothing"
 
 
 def _latencies(metrics: Metrics) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from voxengine.cli import running
 from voxengine.cli.options import build_config
 from voxengine.cli.records import STDOUT, AnswerRecorder, TranscriptFile, check_target
 from voxengine.cli.report import USER, Report, summarize
@@ -35,7 +36,7 @@ NO_ANSWER_S: Final = 10.0
 """How long to wait for a first sign when nothing is known to be awaited."""
 RETRY_S: Final = 0.05
 
-run_loop: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+run_loop: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = running.run
 
 _SHOWN: Final = frozenset(EventType) - {
     EventType.AUDIO_INPUT_CHUNK,
@@ -48,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Hold the conversation; return 0, or raise what ended it."""
     logging.getLogger("voxengine").addHandler(logging.NullHandler())  # What it logs comes as events too.
     _check_files(arguments)
+    if not all(text.strip() for text in arguments.text):
+        raise ConfigError(
+            "--text is empty. Give the user's words, or leave it out and write them line by line."
+        )
     config = build_config(arguments)
     is_chat = arguments.input is None and not arguments.text
     at_once = arguments.fast or (is_chat and sys.stdin.isatty())
@@ -56,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     screen = make_screen(sys.stderr if arguments.output == STDOUT else sys.stdout)
     transcript = TranscriptFile(arguments.transcript)
     try:
-        run_loop(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run())
+        run_loop(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run)
     finally:
         screen.close()
         transcript.close()
@@ -158,6 +163,9 @@ class _Talk:
         self._screen.partial("with", f"{self._provider} …")
         try:
             await engine.connect()
+            # Not before: a call that cannot begin leaves what an earlier one wrote.
+            self._transcript.open()
+            self._report.recorder = AnswerRecorder(self._arguments.output, engine.output_format)
         except BaseException:
             await engine.disconnect()
             raise
@@ -165,7 +173,6 @@ class _Talk:
             self._screen.partial("with", "")
         session = engine.session
         assert session is not None
-        self._report.recorder = AnswerRecorder(self._arguments.output, engine.output_format)
         name = f"{session.name} ({session.session_id})" if session.session_id else session.name
         self._screen.line("with", f"{name}, connected in {session.latency_ms} ms", "dim")
 
@@ -248,41 +255,79 @@ class _Talk:
         report, session = self._report, self._engine.session
         # A recogniser owes no answer: what it heard last may be all there is.
         answers = session is None or session.can("dialogue")
-        while True:
-            n_events = report.n_events
+        await self._come_to_rest(answers)
+        if self._is_settled(answers):
+            return
+        try:
+            async with asyncio.timeout(NO_ANSWER_S):
+                await (report.answer if report.trouble is not None else report.sign).wait()
+        except TimeoutError:
+            raise report.trouble or ProviderError(
+                f"{self._provider}: no answer and no transcript came to {what} within {NO_ANSWER_S:g} s. "
+                "Does it hold speech?",
+                provider=self._provider,
+                code=ErrorCode.TIMEOUT,
+            ) from None
+        await self._come_to_rest(answers)
+        self._is_settled(answers)
+
+    async def _come_to_rest(self, answers: bool) -> None:
+        """Wait until nothing is asked for or played, or nothing has come for too long.
+
+        Raises:
+            ProviderError: The latter, while an answer is owed.
+        """
+        report, quiet_s = self._report, QUIET_S if answers else NO_ANSWER_S
+        report.busy_until = max(report.busy_until, self._loop.time())
+        left_s = quiet_s
+        while left_s > 0:
             try:
-                await self._engine.wait_idle(timeout_s=QUIET_S if answers else NO_ANSWER_S)
+                await self._engine.wait_idle(timeout_s=left_s)
+                break
             except ProviderError as error:
                 if error.code is not ErrorCode.TIMEOUT:
                     raise
-                if report.is_playing or report.n_events > n_events:
-                    continue
-                if answers or not report.sign.is_set():
-                    raise
             await self._shown()
-            if report.failure is not None:
-                raise report.failure
-            if report.sign.is_set():
-                return
-            try:
-                async with asyncio.timeout(NO_ANSWER_S):
-                    await report.sign.wait()
-            except TimeoutError:
-                raise ProviderError(
-                    f"{self._provider}: no answer and no transcript came to {what} within {NO_ANSWER_S:g} s. "
-                    "Does it hold speech?",
+            left_s = report.busy_until + quiet_s - self._loop.time()
+        else:
+            if answers or not report.sign.is_set():
+                missing = (
+                    "the answer came to no end"
+                    if report.answer.is_set()
+                    else "an answer was asked for and did not come"
+                )
+                raise report.trouble or ProviderError(
+                    f"{self._provider}: {missing}; nothing has come for {quiet_s:g} s.",
                     provider=self._provider,
                     code=ErrorCode.TIMEOUT,
-                ) from None
+                )
+        await self._shown()
+
+    def _is_settled(self, answers: bool) -> bool:
+        """Return whether there is an answer, or all that a recogniser has to say.
+
+        Raises:
+            VoxEngineError: What came instead, or what cut it short.
+        """
+        report = self._report
+        if report.failure is not None:
+            raise report.failure
+        if report.is_answered or (report.sign.is_set() and not answers):
+            return True
+        if report.trouble is None:
+            return report.sign.is_set()
+        # A message that nobody could read may have been anything: the answer may still come.
+        was_unread = isinstance(report.trouble, ProviderError) and report.trouble.code is ErrorCode.PROTOCOL
+        if report.answer.is_set() or not was_unread:
+            raise report.trouble
+        return False
 
     # -- the end ----------------------------------------------------------------------------------
 
     async def _end(self, ending: str) -> None:
         engine, recorder = self._engine, self._report.recorder
         elapsed_s = self._loop.time() - self._started
-        if engine.is_connected:
-            await engine.get_usage()
-        await engine.disconnect()
+        await engine.disconnect()  # Asks for the usage, too.
         await self._shown()
         self._report.finish(self._loop.time())
         if recorder is not None:

@@ -7,16 +7,17 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 import textwrap
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Screen", "can_redraw", "clean", "make_screen", "paint", "wants_color"]
+__all__ = ["Screen", "can_redraw", "clean", "make_screen", "paint", "prints_to_stderr", "wants_color"]
 
 LABEL_WIDTH: Final = 9
 _REDRAW_S: Final = 0.05
@@ -81,6 +82,29 @@ def tail_of(text: str, width: int) -> str:
         first -= 1
         used += width_of(text[first])
     return "…" + text[first:]
+
+
+@contextlib.contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Send what a plug-in prints while it is imported to standard error: standard output is ours, and may be data.
+
+    Also what does not go through ``sys.stdout``, such as the output of a child process.
+    """
+    descriptor, kept = -1, -1
+    with contextlib.suppress(OSError, ValueError):  # Not every stream has a file.
+        sys.stdout.flush()
+        descriptor = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
+        kept = os.dup(descriptor)
+        os.dup2(sys.stderr.fileno(), descriptor)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept >= 0:
+            with contextlib.suppress(OSError, ValueError):
+                sys.__stdout__.flush()  # type: ignore[union-attr]
+            os.dup2(kept, descriptor)
+            os.close(kept)
 
 
 class Screen:

@@ -69,6 +69,8 @@ class BaseProvider(ABC):
     _loop: asyncio.AbstractEventLoop | None = None
     _thread_id: int | None = None
     _tasks: set[asyncio.Task[Any]] | None = None
+    _effective: ClassVar[tuple[Capabilities, Capabilities] | None] = None
+    """What the class declared last, and the same with every cell decided."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -201,11 +203,27 @@ class BaseProvider(ABC):
         if isinstance(event, Event):
             event_type, values = event.type, dict(raw_data(event.data))
         else:
-            event_type, values = make_event(event).type, dict(data or {})
+            event_type = event if type(event) is EventType else make_event(event).type
+            values = dict(data or {})
         if self._thread_id is None or threading.get_ident() == self._thread_id:
-            self._emit(event_type, values)
+            self.emit_now(event_type, values)
         else:
-            self._on_loop(functools.partial(self._emit, event_type, values))
+            self._on_loop(functools.partial(self.emit_now, event_type, values))
+
+    def emit_now(self, event_type: EventType, data: dict[str, Any]) -> None:
+        """Like :meth:`emit_event`, for a read loop: on the loop's thread, and ``data`` is not copied.
+
+        Args:
+            event_type: A member of EventType.
+            data: Belongs to the engine from now on.
+        """
+        if event_type is EventType.CONNECTION_LOST:
+            self._connected, self._lost = False, True
+        if self._sink is not None:
+            self._sink.provider_event(event_type, data)
+        if self.on_event is not None:
+            now = self._loop.time() if self._loop is not None else 0.0
+            self.on_event(make_event(event_type, data, timestamp=now, provider=type(self).__name__))
 
     def warn(self, code: str, message: str) -> None:
         """Emit a WARNING: something the application should know that stops nothing."""
@@ -227,6 +245,14 @@ class BaseProvider(ABC):
         """Send user audio at once when that takes no waiting; False leaves it to :meth:`send_audio`.
 
         Not a hook: a provider whose transport can write without waiting saves a task switch per chunk.
+        """
+        return False
+
+    def try_interrupt(self, heard: Heard | None) -> bool:
+        """Interrupt at once when that takes no waiting; False leaves it to :meth:`interrupt`.
+
+        Not a hook: a provider that can say it without waiting stops the service sooner, and cannot take an answer
+        that begins meanwhile for the one that is meant.
         """
         return False
 
@@ -255,15 +281,6 @@ class BaseProvider(ABC):
         self._sink = sink
         self._wire_observer = wire_observer
 
-    def _emit(self, event_type: EventType, data: dict[str, Any]) -> None:
-        if event_type is EventType.CONNECTION_LOST:
-            self._connected, self._lost = False, True
-        if self._sink is not None:
-            self._sink.provider_event(event_type, data)
-        if self.on_event is not None:
-            now = self._loop.time() if self._loop is not None else 0.0
-            self.on_event(make_event(event_type, data, timestamp=now, provider=type(self).__name__))
-
     def _on_loop(self, call: Callable[[], object]) -> None:
         if self._loop is None or threading.get_ident() == self._thread_id:
             call()
@@ -288,7 +305,7 @@ class BaseProvider(ABC):
             self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
             return
-        self._emit(EventType.ERROR_GENERAL, {"error": task.exception(), "recoverable": False})
+        self.emit_now(EventType.ERROR_GENERAL, {"error": task.exception(), "recoverable": False})
 
     async def _end_tasks(self) -> None:
         current = asyncio.current_task()
@@ -350,10 +367,16 @@ def overrides(cls: type[BaseProvider], hook: str) -> bool:
 def effective_capabilities(cls: type[BaseProvider], config: Mapping[str, Any]) -> Capabilities:
     """Return the capabilities under a configuration with the unknown cells of hooks and dialogue decided."""
     declared = cls.capabilities_for(config)
+    known = vars(cls).get("_effective")
+    if known is not None and known[0] is declared:
+        decided: Capabilities = known[1]
+        return decided
     changes: dict[str, Any] = {}
     if declared.dialogue.support is Support.UNKNOWN:
         changes["dialogue"] = FULL
     for hook, row in HOOK_CAPABILITIES.items():
         if declared.support(row).support is Support.UNKNOWN:
             changes[row] = FULL if overrides(cls, hook) else UNSUPPORTED
-    return declared.evolve(**changes) if changes else declared
+    decided = declared.evolve(**changes) if changes else declared
+    cls._effective = (declared, decided)
+    return decided

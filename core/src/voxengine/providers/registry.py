@@ -17,6 +17,7 @@ import attrs
 from voxengine.errors import ConfigError, LocalProtocolError, ProviderError, ProviderNotFound
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.contract import check_provider
+from voxengine.providers.entry_points import Unreadable, find_entry_points, identity
 
 __all__ = [
     "GROUP",
@@ -68,6 +69,7 @@ class ProviderRegistry:
     def __init__(self) -> None:
         self._registered: dict[str, type[BaseProvider]] = {}
         self._entries: dict[str, list[importlib.metadata.EntryPoint]] | None = None
+        self._unreadable: tuple[Unreadable, ...] = ()
         self._loaded: dict[str, type[BaseProvider]] = {}
         self._broken: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -138,12 +140,18 @@ class ProviderRegistry:
     def infos(self, *, load: bool = False) -> list[ProviderInfo]:
         """Return every provider by name, registered ones first to count.
 
+        At the end come distributions that cannot be read, each under its own name: whether they have providers
+        is not known.
+
         Args:
             load: Import each one, so that ``cls`` or ``error`` says whether it can be used.
         """
         with self._lock:
-            names = sorted({*self._registered, *self._scan()})
-            return [self._info(name, load) for name in names]
+            known = [self._info(name, load) for name in sorted({*self._registered, *self._scan()})]
+            return known + [
+                ProviderInfo(held.distribution, held.distribution, held.version, "", error=str(held))
+                for held in self._unreadable
+            ]
 
     def rescan(self) -> None:
         """Forget what was found, so that distributions installed since are seen."""
@@ -157,7 +165,8 @@ class ProviderRegistry:
     def _scan(self) -> dict[str, list[importlib.metadata.EntryPoint]]:
         if self._entries is None:
             found: dict[str, list[importlib.metadata.EntryPoint]] = {}
-            for entry in importlib.metadata.entry_points(group=GROUP):
+            entries, self._unreadable = find_entry_points(GROUP)
+            for entry in entries:
                 found.setdefault(entry.name, []).append(entry)
             self._entries = found
         return self._entries
@@ -219,7 +228,7 @@ class ProviderRegistry:
         names = sorted({*self._registered, *self._scan()})
         message = f"No provider named {name!r}."
         if names:
-            shown = ", ".join(f"{info.name} ({info.origin})" for info in self.infos())
+            shown = ", ".join(f"{name} ({self._info(name, load=False).origin})" for name in names)
             message += f" Installed: {shown}."
         else:
             message += " No provider is installed."
@@ -228,13 +237,15 @@ class ProviderRegistry:
             message += f" Did you mean {' or '.join(repr(item) for item in close)}?"
         if name in FIRST_PARTY:
             message += f" Try: pip install {FIRST_PARTY[name]}"
+        for held in self._unreadable:
+            message += f" {held}"
         return ProviderNotFound(message, provider=name)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
     if entry.dist is None:
         return "", ""
-    return entry.dist.name, entry.dist.version
+    return identity(entry.dist)
 
 
 def _origin(entry: importlib.metadata.EntryPoint) -> str:

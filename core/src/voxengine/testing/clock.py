@@ -28,13 +28,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import os
 import selectors
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple, overload
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
 __all__ = [
     "LeakError",
@@ -306,8 +308,9 @@ async def leak_check(*, settle_s: float = 1.0) -> AsyncIterator[None]:
     """Fail when the block leaves a task, a thread or an open socket that was not there before.
 
     What is ending may end: the check waits up to ``settle_s`` (of the loop's time) for it. The worker
-    threads of the loop's default executor are not counted; they stay until the loop closes. A block that
-    raises is not checked, so its own error is the one that is seen.
+    threads of the loop's default executor are not counted; they stay until the loop closes. Where the system
+    lists what a process has open (Linux, macOS) sockets that the loop knows nothing of are found too. A block
+    that raises is not checked, so its own error is the one that is seen.
 
     Raises:
         LeakError: Naming what is left.
@@ -315,7 +318,7 @@ async def leak_check(*, settle_s: float = 1.0) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     tasks_before = asyncio.all_tasks(loop)
     threads_before = frozenset(threading.enumerate())
-    sockets_before = frozenset(_open_sockets(loop))
+    sockets_before = _open_sockets(loop)
     yield
 
     def left_behind() -> list[str]:
@@ -323,7 +326,9 @@ async def leak_check(*, settle_s: float = 1.0) -> AsyncIterator[None]:
         threads = set(threading.enumerate()) - threads_before - _executor_threads(loop)
         found += [f"thread {thread.name}" for thread in threads]
         return found + [
-            f"socket {fd} ({what})" for fd, what in _open_sockets(loop).items() if fd not in sockets_before
+            f"socket {key[0]} ({what})"
+            for key, what in _open_sockets(loop).items()
+            if sockets_before.get(key) in (None, _FOREIGN) and what != sockets_before.get(key)
         ]
 
     deadline = loop.time() + settle_s
@@ -335,17 +340,43 @@ async def leak_check(*, settle_s: float = 1.0) -> AsyncIterator[None]:
         n_rounds += 1
 
 
-def _open_sockets(loop: asyncio.AbstractEventLoop) -> dict[int, str]:
-    """What the loop listens to and its transports, by file descriptor. Best effort on foreign loops."""
-    found: dict[int, str] = {}
+_FOREIGN: Final = "not the event loop's"
+_Descriptor = tuple[int, int]
+"""A number of the process and one of the system's: the first is given again as soon as it is free."""
+
+
+def _open_sockets(loop: asyncio.AbstractEventLoop) -> dict[_Descriptor, str]:
+    """The process's sockets, what the loop listens to and its transports. Best effort on foreign loops."""
+    found = dict.fromkeys(_process_sockets(), _FOREIGN)
     selector = getattr(loop, "_selector", None)
     if isinstance(selector, selectors.BaseSelector):
         for key in list((selector.get_map() or {}).values()):
-            found[key.fd] = "listened to"
+            found[_descriptor(key.fd)] = "listened to"
     for fd, transport in list(getattr(loop, "_transports", {}).items()):
         if not transport.is_closing():
-            found[fd] = type(transport).__name__
+            found[_descriptor(fd)] = type(transport).__name__
     return found
+
+
+def _descriptor(fd: int) -> _Descriptor:
+    try:
+        return fd, os.fstat(fd).st_ino
+    except OSError:
+        return fd, 0
+
+
+def _process_sockets() -> Iterator[_Descriptor]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            names = os.listdir(folder)
+            break
+    else:
+        return
+    for name in names:
+        with suppress(OSError, ValueError):  # The one that read the list is closed by now.
+            held = os.fstat(int(name))
+            if stat.S_ISSOCK(held.st_mode):
+                yield int(name), held.st_ino
 
 
 def _executor_threads(loop: asyncio.AbstractEventLoop) -> set[threading.Thread]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -25,6 +24,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import attrs
 
 from voxengine.errors import ConfigError
+from voxengine.providers.entry_points import find_entry_points, identity
 from voxengine.providers.registry import FIRST_PARTY
 from voxengine.transport import Transport
 
@@ -187,6 +187,8 @@ class Emulator(ABC):
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
     """What is offered over TLS, the best first. For any but ``http/1.1``, see :meth:`make_protocol`."""
     default_script: ClassVar[Mapping[str, Any]] = {}
+    max_message_bytes: ClassVar[int] = 16 * 2**20
+    """The longest message that it takes."""
     emulator_api: ClassVar[int] = 1
 
     def __init__(
@@ -253,7 +255,7 @@ class Emulator(ABC):
 
 def find_emulator(name: str) -> type[Emulator]:
     """Return an installed emulator's class. Raises ConfigError that says what is installed or wrong."""
-    entries = importlib.metadata.entry_points(group=EMULATOR_GROUP)
+    entries, unreadable = find_entry_points(EMULATOR_GROUP)
     found = [entry for entry in entries if entry.name == name]
     if not found:
         names = sorted({entry.name for entry in entries})
@@ -261,8 +263,10 @@ def find_emulator(name: str) -> type[Emulator]:
         if name in FIRST_PARTY:
             extra = "" if _HARNESS.startswith(FIRST_PARTY[name].replace("-", "_")) else "[emulator]"
             message += f" Try: pip install '{FIRST_PARTY[name]}{extra}'"
+        for held in unreadable:
+            message += f" {held}"
         raise ConfigError(message)
-    owners = [f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value for entry in found]
+    owners = [" ".join(identity(entry.dist)) if entry.dist else entry.value for entry in found]
     if len(found) > 1:
         raise ConfigError(
             f"{len(found)} distributions offer an emulator named {name!r}: {' and '.join(owners)}. "
@@ -270,6 +274,8 @@ def find_emulator(name: str) -> type[Emulator]:
         )
     try:
         target = found[0].load()
+    except ConfigError:
+        raise  # A package that says in a sentence what it lacks.
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"The emulator {name!r} ({owners[0]}) could not be imported: {type(error).__name__}: {error}."

@@ -190,7 +190,8 @@ class FakeProvider(BaseProvider):
         self._check_open()
         self.configured.append(dict(config))
         self.config = {**self.config, **config}
-        self.emit_event(EventType.SESSION_UPDATED, {"settings": dict(config)})
+        in_force = {name: value for name, value in config.items() if name != "vocabulary"}
+        self.emit_event(EventType.SESSION_UPDATED, {"settings": in_force})
 
     async def end_turn(self, respond: bool = True) -> None:
         self._check_open()

@@ -2,7 +2,7 @@
 
 A provider's connection is a :class:`Transport`. Three things make one:
 
-- :func:`connect_websocket`: a WebSocket over TCP and TLS (the ``websockets`` client);
+- :func:`connect_websocket`: a WebSocket over TCP and TLS (the ``websockets`` client, or picows);
 - :func:`memory_pair`: two ends in memory, on the loop's clock, with every fault that a network has;
 - :class:`MemoryListener`: the same behind a ``connect`` that can be refused, delayed or left hanging.
 
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 from voxengine.codec import Wire
 
 if TYPE_CHECKING:
+    from voxengine.transport.connect import connect_websocket
+    from voxengine.transport.framed import WebSocketTransport
     from voxengine.transport.memory import MemoryListener, MemoryPair, MemoryTransport, memory_pair
     from voxengine.transport.outcomes import HandshakeResponse, close_outcome, handshake_response
-    from voxengine.transport.websocket import WebSocketTransport, connect_websocket
 
 __all__ = [
     "HandshakeResponse",
@@ -44,9 +45,9 @@ _HOMES = {
     "MemoryListener": "memory",
     "MemoryPair": "memory",
     "MemoryTransport": "memory",
-    "WebSocketTransport": "websocket",
+    "WebSocketTransport": "framed",
     "close_outcome": "outcomes",
-    "connect_websocket": "websocket",
+    "connect_websocket": "connect",
     "handshake_response": "outcomes",
     "memory_pair": "memory",
 }
@@ -133,6 +134,15 @@ class Transport(Protocol):
         Raises:
             ConnectionLost, RemoteProtocolError: It has ended and everything was read.
             NotConnected: :meth:`close` was called.
+        """
+        ...
+
+    async def hand_to(self, take: Callable[[Wire], object]) -> None:
+        """Call ``take`` with every message until we close it; a loss raises as in :meth:`recv`.
+
+        For a reader that never waits: ``take`` is called in the moment in which a message has arrived, without
+        the switch of tasks that ``recv`` costs, and so outside of any task. One reader at a time. What ``take``
+        raises ends the call and is raised; that message counts as read. A cancelled ``hand_to`` loses nothing.
         """
         ...
 

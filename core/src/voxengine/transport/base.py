@@ -37,6 +37,7 @@ class QueuedTransport(ABC):
         self._inbox_size = 0
         self._reading_paused = False
         self._reader: asyncio.Future[None] | None = None
+        self._taker: Callable[[Wire], object] | None = None
         self._senders: deque[_Turn] = deque()
         self._paused = False
         self._blocked = False  # paused, senders waiting, or ended: the one test on the hot path
@@ -154,9 +155,33 @@ class QueuedTransport(ABC):
         except NotConnected:
             raise StopAsyncIteration from None
 
+    async def hand_to(self, take: Callable[[Wire], object]) -> None:
+        if self._reader is not None:
+            raise UsageError("Another task is already waiting in recv. A transport has one reader.")
+        try:
+            while self._inbox:
+                take(self._take())
+            self._taker = take
+            while not self._closed_here:
+                self._raise_if_ended()
+                self._reader = self._loop.create_future()
+                await self._reader
+        finally:
+            self._reader = self._taker = None
+
     def _deliver(self, message: Wire) -> None:
         """Put an arrived message into the inbox. After our own close it is dropped."""
         if self._closed_here:
+            return
+        if self._taker is not None:
+            if self.on_wire is not None:
+                self._observe("in", message)
+            try:
+                self._taker(message)
+            except Exception as exc:
+                self._taker = None
+                if self._reader is not None and not self._reader.done():
+                    self._reader.set_exception(exc)
             return
         self._inbox.append(message)
         self._inbox_size += len(message)

@@ -6,49 +6,47 @@ import asyncio
 import ipaddress
 import ssl as ssl_module
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidProxy,
-    InvalidStatus,
-    InvalidURI,
-    ProxyError,
-)
-from websockets.http11 import Response
+import attrs
 
 from voxengine.errors import ConfigError, ErrorCode, ProviderError, RemoteProtocolError
-from voxengine.transport import outcomes
+from voxengine.transport import WireObserver, outcomes
 
 __all__ = [
-    "GuardedConnection",
+    "Dial",
     "check_headers",
     "checked_url",
     "connect_error",
     "default_tls",
     "default_user_agent",
+    "not_websocket",
 ]
 
 _tls_context: ssl_module.SSLContext | None = None
 
 
-class GuardedConnection(ClientConnection):
-    """Refuses redirects: the library would follow them with every custom header still on."""
+@attrs.define(kw_only=True, repr=False)
+class Dial:
+    """One connection to be opened, checked. Holds secrets: never printed."""
 
-    async def handshake(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            await super().handshake(*args, **kwargs)
-        except InvalidStatus as exc:
-            raise _Rejected(exc.response) from None
-
-
-class _Rejected(Exception):
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
+    url: str
+    host: str
+    target: outcomes.Target
+    headers: Mapping[str, str]
+    subprotocols: tuple[str, ...]
+    user_agent: str
+    proxy: str | Literal[True] | None
+    """True: what the system's settings say."""
+    handshake_s: float
+    close_s: float
+    limits: tuple[float | None, float]
+    """Interval and timeout of pings."""
+    max_message_bytes: int
+    write_limit_bytes: int
+    on_wire: WireObserver | None
+    ssl: ssl_module.SSLContext | None = None
 
 
 def checked_url(url: str, allow_plain: bool) -> tuple[str, bool]:
@@ -97,12 +95,7 @@ async def default_tls() -> ssl_module.SSLContext:
 
 
 def connect_error(exc: Exception, target: outcomes.Target, host: str, handshake_s: float) -> Exception:
-    """What an exception from the library's ``connect`` means."""
-    if isinstance(exc, _Rejected):
-        response = exc.response
-        return outcomes.rejected(
-            target, response.status_code, response.headers.raw_items(), bytes(response.body or b"")
-        )
+    """What an exception from a client's ``connect`` means."""
     if isinstance(exc, TimeoutError):
         return outcomes.timed_out(target, handshake_s)
     if isinstance(exc, ssl_module.SSLError) and not isinstance(
@@ -118,7 +111,26 @@ def connect_error(exc: Exception, target: outcomes.Target, host: str, handshake_
         )
     if isinstance(exc, OSError):
         return outcomes.refused_tcp(target, exc.strerror or str(exc) or type(exc).__name__)
-    if isinstance(exc, InvalidURI | ValueError):
+    if type(exc).__module__.partition(".")[0] == "websockets" or isinstance(exc, ImportError):
+        return _library_error(exc, target, host)
+    if isinstance(exc, ValueError):
+        return ConfigError(f"The endpoint of host {host!r} is not a valid WebSocket URL.")
+    if isinstance(exc, EOFError) or isinstance(exc.__cause__, EOFError):
+        return outcomes.refused_tcp(target, "the connection was cut during the hand-shake")
+    return exc
+
+
+def _library_error(exc: Exception, target: outcomes.Target, host: str) -> Exception:
+    """What an exception of the websockets package means."""
+    from websockets.exceptions import (
+        ConnectionClosed,
+        InvalidHandshake,
+        InvalidProxy,
+        InvalidURI,
+        ProxyError,
+    )
+
+    if isinstance(exc, InvalidURI):
         return ConfigError(f"The endpoint of host {host!r} is not a valid WebSocket URL.")
     if isinstance(exc, InvalidProxy | ImportError):
         return ConfigError(
@@ -127,12 +139,17 @@ def connect_error(exc: Exception, target: outcomes.Target, host: str, handshake_
         )
     if isinstance(exc, ProxyError):
         return outcomes.refused_tcp(target, "the proxy did not connect")
-    if isinstance(exc, ConnectionClosed | EOFError) or isinstance(exc.__cause__, EOFError):
+    if isinstance(exc, ConnectionClosed) or isinstance(exc.__cause__, EOFError):
         return outcomes.refused_tcp(target, "the connection was cut during the hand-shake")
     if isinstance(exc, InvalidHandshake):
-        return RemoteProtocolError(
-            f"{target.provider} gave no WebSocket hand-shake at {target.text} ({type(exc).__name__}). "
-            "Check that the endpoint is a WebSocket service.",
-            provider=target.provider,
-        )
+        return not_websocket(target, type(exc).__name__)
     return exc
+
+
+def not_websocket(target: outcomes.Target, why: str) -> RemoteProtocolError:
+    """The error for an answer that opens no WebSocket."""
+    return RemoteProtocolError(
+        f"{target.provider} gave no WebSocket hand-shake at {target.text} ({why}). "
+        "Check that the endpoint is a WebSocket service.",
+        provider=target.provider,
+    )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
@@ -94,6 +94,10 @@ _NEXT: dict[ErrorCode, str] = {
 }
 
 
+_PLAIN_PARAMETERS: Final = frozenset({"model", "deployment", "api-version", "intent", "language"})
+"""Parameters of addresses that hold no secret, and that a reader of an error has to see."""
+
+
 class Target:
     """Where a connection goes, safe to print: scheme, host, port and path, never userinfo or query.
 
@@ -110,7 +114,8 @@ class Target:
         port = f":{parts.port}" if parts.port is not None else ""
         self.provider = provider
         self.text = f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else "memory"
-        found = {value for _, value in parse_qsl(parts.query)} | {unquote(parts.password or "")}
+        found = {value for name, value in parse_qsl(parts.query) if name not in _PLAIN_PARAMETERS}
+        found.add(unquote(parts.password or ""))
         for value in (headers or {}).values():
             found |= {value, *value.split()}
         self._secrets = tuple(sorted((s for s in found if len(s) >= 8), key=len, reverse=True))

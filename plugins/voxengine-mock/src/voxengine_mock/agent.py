@@ -103,7 +103,9 @@ class SimulatedAgent:
             return
         self._is_open = True
         self._behaviour.configure(settings)
-        await self._send(codec.Ready(session_id=self._new_id("sess_"), settings=settings.to_dict()))
+        await self._send(
+            codec.Ready(session_id=self._new_id("sess_"), settings=self._behaviour.in_force(settings))
+        )
         await self._behaviour.check_voice()
         await self._behaviour.opened()
 
@@ -113,7 +115,7 @@ class SimulatedAgent:
         if settings is None or not await self._behaviour.configured():
             return
         self._behaviour.configure(settings)
-        await self._send(codec.SettingsChanged(settings=settings.to_dict()))
+        await self._send(codec.SettingsChanged(settings=self._behaviour.in_force(settings)))
         if settings.voice != before.voice:
             await self._behaviour.check_voice()
 
@@ -210,7 +212,7 @@ def _say(happening: Happening) -> codec.Message | None:
             return _same(codec.Error, happening, code=code.value)
         case happenings.Expiring():
             return _same(codec.SessionExpiring, happening)
-        case happenings.TurnEnded():
+        case happenings.TurnEnded() | happenings.WentIdle():
             return None
 
 

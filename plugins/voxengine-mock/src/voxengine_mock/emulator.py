@@ -8,9 +8,7 @@ from typing import ClassVar
 from voxengine.testing.emulator import (
     Emulator,
     EmulatorSession,
-    HttpRequest,
     HttpResponse,
-    HttpRoute,
     SessionHandler,
 )
 from voxengine_mock.agent import SimulatedAgent
@@ -21,15 +19,12 @@ __all__ = ["MockEmulator"]
 
 
 class MockEmulator(Emulator):
-    """Serves the simulated agent at every path, and ``GET /health`` without a key."""
+    """Serves the simulated agent at every path."""
 
     name: ClassVar[str] = "mock"
 
     def websocket_routes(self) -> Mapping[str, SessionHandler]:
         return {"/*": self._talk}
-
-    def http_routes(self) -> Mapping[tuple[str, str], HttpRoute]:
-        return {("GET", "/health"): HttpRoute(self._health, needs_key=False)}
 
     def refuse(self, status: int, code: str, message: str) -> HttpResponse:
         body = refusal_body(code, message)
@@ -39,6 +34,3 @@ class MockEmulator(Emulator):
         new_id = id_factory(session.script.seed)
         agent = SimulatedAgent(session, session.script, new_id, faults=session.faults, log=session.log)
         await agent.run()
-
-    async def _health(self, _: HttpRequest) -> HttpResponse:
-        return HttpResponse.of_json({"emulator": self.name, "status": "ready"})

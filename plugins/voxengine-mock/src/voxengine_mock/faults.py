@@ -19,7 +19,7 @@ from voxengine.errors import ConfigError, ErrorCode
 from voxengine_mock.reading import Read, Source, number, one_of, whole
 from voxengine_mock.toml_lines import KeyPath
 
-__all__ = ["POINTS", "Fault", "Point", "fault_from_text", "read_fault"]
+__all__ = ["MAX_REASON_BYTES", "POINTS", "Fault", "Point", "fault_from_text", "read_fault"]
 
 POINTS: Final[dict[str, str]] = {
     "handshake": "the request for a connection arrived",
@@ -37,6 +37,8 @@ POINTS: Final[dict[str, str]] = {
 _COUNTED: Final = ("turn", "response", "tool", "tool_result", "configure")
 _WITH_AUDIO: Final = ("input", "response")
 _MAX_MS: Final = 86_400_000
+MAX_REASON_BYTES: Final = 123
+"""What a WebSocket's close message can carry beside its code."""
 
 
 @attrs.frozen
@@ -90,12 +92,25 @@ def _close_code(source: Source, path: KeyPath, value: object) -> int:
     return code
 
 
+def _reason(source: Source, path: KeyPath, value: object) -> str:
+    text = source.string(path, value)
+    try:
+        n_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise source.error(
+            path, "holds half of a surrogate pair, which no close message can carry."
+        ) from None
+    if n_bytes > MAX_REASON_BYTES:
+        raise source.error(path, f"has {n_bytes} bytes in UTF-8; a close message holds {MAX_REASON_BYTES}.")
+    return text
+
+
 _seconds: Final = number(0.001, 86_400, "s")
 _READ: Final[dict[str, tuple[str, Read]]] = {
     "retry_after_s": ("retry_after_s", number(0, 86_400, "s")),
     "message": ("message", Source.words),
     "recoverable": ("recoverable", Source.flag),
-    "reason": ("reason", Source.string),
+    "reason": ("reason", _reason),
     "for_s": ("for_s", _seconds),
     "n_messages": ("n_messages", whole(1, 1000)),
     "as": ("as_binary", one_of("text", "binary")),

@@ -26,6 +26,7 @@ __all__ = [
     "TurnEnded",
     "Used",
     "Warned",
+    "WentIdle",
     "WordSpoken",
 ]
 
@@ -36,6 +37,8 @@ class SpeechStarted:
 
     item_id: str
     at_ms: int
+    padded_ms: int = 0
+    """The same less the prefix padding."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +47,8 @@ class SpeechEnded:
 
     item_id: str
     at_ms: int
+    decided_ms: int = 0
+    """Where that silence had been heard."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,10 +65,19 @@ class Heard:
 
 @attrs.frozen(kw_only=True)
 class TurnEnded:
-    """The user's spoken turn is complete."""
+    """The user's spoken turn is complete. Without speech its text is empty."""
 
     item_id: str
     text: str = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class WentIdle:
+    """The user said nothing for the idle timeout, from ``from_ms`` to ``to_ms`` of the input audio."""
+
+    item_id: str
+    from_ms: int
+    to_ms: int
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +87,9 @@ class ResponseStarted:
     response_id: str
     item_id: str
     trigger: str
-    """``text``, ``audio``, ``tool``, ``say`` or the emulator's own word."""
+    """``text``, ``audio``, ``tool``, ``say``, ``idle`` or the emulator's own word."""
+    tag: Any = attrs.field(default=None, repr=False)
+    """What came with the request."""
 
 
 @attrs.frozen(kw_only=True)
@@ -107,21 +123,24 @@ class Sounded:
 
 @attrs.frozen(kw_only=True)
 class SaidAll:
-    """All words of a response, after its last audio."""
+    """All words of an item of a response, after its last audio."""
 
     response_id: str
     item_id: str
     text: str = attrs.field(repr=False)
+    is_whole: bool = True
+    """Whether nothing was cut off."""
 
 
 @attrs.frozen(kw_only=True)
 class Called:
-    """The agent calls a function of the client."""
+    """The agent calls a function: of the client, or with ``result`` one that the service ran itself."""
 
     response_id: str
     call_id: str
     name: str
     arguments: Mapping[str, Any] = attrs.field(repr=False)
+    result: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -131,11 +150,13 @@ class ResponseEnded:
     response_id: str
     item_id: str
     status: str
-    """``completed``, ``incomplete`` or ``cancelled``."""
+    """``completed``, ``incomplete``, ``cancelled`` or ``failed``."""
     usage: Mapping[str, Any] = attrs.field(factory=dict)
     heard_ms: int | None = None
     """How much of it the user heard, when it was cancelled and the client said so."""
     heard_text: str | None = attrs.field(default=None, repr=False)
+    reason: str = ""
+    """Why it was cancelled: ``client`` or ``speech``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +192,8 @@ class Failed:
     message: str
     recoverable: bool = True
     retry_after_s: float | None = None
+    response_id: str = ""
+    """The response that fails with it: one that would have begun, or the one under way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -186,6 +209,7 @@ Happening: TypeAlias = (
     | SpeechEnded
     | Heard
     | TurnEnded
+    | WentIdle
     | ResponseStarted
     | Said
     | WordSpoken

@@ -27,6 +27,7 @@ from voxengine.testing.emulator import (
     Emulator,
     HttpRequest,
     HttpResponse,
+    HttpRoute,
     SessionHandler,
 )
 from voxengine_mock.faults import Fault
@@ -56,15 +57,21 @@ class ServeOptions:
     """0: any that is free."""
     allow_remote: bool = False
     """Listen also where other machines can reach it."""
-    tls: bool = False
     tls_ca: str | Path | None = None
-    """Where the authority's certificate is written; None: a temporary file."""
+    """Where the authority's certificate is written; None: a temporary file, if at all."""
+    tls: bool = attrs.field()
+    """Speak TLS; by default where ``tls_ca`` is given."""
     log: str | Path | None = None
     """The reception log; WAV files go beside it."""
     handshake_s: float = 10.0
     """For a whole request to arrive, and for the hand-shake of TLS before it."""
     max_connections: int = 2000
-    max_message_bytes: int = 16 * 2**20
+    max_message_bytes: int | None = None
+    """None: as many as the emulator takes."""
+
+    @tls.default
+    def _tls(self) -> bool:
+        return self.tls_ca is not None
 
 
 def script_of(emulator: Emulator) -> Script:
@@ -72,7 +79,7 @@ def script_of(emulator: Emulator) -> Script:
     base = read_mapping(f"the default script of {emulator.name}", emulator.default_script)
     given: dict[str, Any] = {}
     if isinstance(emulator.script, str | Path):
-        given = read_file(Path(emulator.script))
+        given = read_file(emulator.script)
     elif emulator.script is not None:
         given = read_mapping("script", emulator.script)
     if emulator.speed is not None:
@@ -110,7 +117,7 @@ class Server:
         self.emulator = emulator
         self.options = options
         self.handshake_s = options.handshake_s
-        self.max_message_bytes = options.max_message_bytes
+        self.max_message_bytes = options.max_message_bytes or emulator.max_message_bytes
         self.subprotocols = emulator.subprotocols
         self.script = script_of(emulator)
         self.port = 0
@@ -120,7 +127,7 @@ class Server:
         self._plan = FaultPlan(self.script)
         self._run = ScriptRun(self.script)
         self._sockets = emulator.websocket_routes()
-        self._plain = emulator.http_routes()
+        self._plain = {("GET", "/health"): HttpRoute(self._health, needs_key=False), **emulator.http_routes()}
         self._fronts: set[Front] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
@@ -237,6 +244,8 @@ class Server:
         self._fronts.add(front)
         self.n_connections += 1
         if len(self._fronts) > self.options.max_connections or self._is_closing:
+            if self._log is not None:
+                self._log.write({"event": "refused", "status": 503})
             answer = self.emulator.refuse(503, ErrorCode.UNAVAILABLE.value, "Too many connections.")
             return _with_header(answer, "Retry-After", "1")
         return None
@@ -291,6 +300,9 @@ class Server:
             entry = {"method": request.method, "path": request.path, "n_bytes": len(request.body)}
             self._log.write({"event": "request", **entry, "status": answer.status})
         return answer
+
+    async def _health(self, _: HttpRequest) -> HttpResponse:
+        return HttpResponse.of_json({"emulator": self.emulator.name, "status": "ready"})
 
     def _is_key(self, request: HttpRequest) -> bool:
         key = self.emulator.key_of(request)

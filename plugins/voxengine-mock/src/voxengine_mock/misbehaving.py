@@ -17,7 +17,7 @@ from voxengine.codec import Wire
 from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, RemoteProtocolError
 from voxengine.transport.faults import Bandwidth, Reset
 from voxengine.transport.memory import MemoryPair
-from voxengine_mock.faults import Fault
+from voxengine_mock.faults import MAX_REASON_BYTES, Fault
 from voxengine_mock.happenings import Expiring, Failed, Happening
 from voxengine_mock.script import Script
 
@@ -171,7 +171,15 @@ def _error(fault: Fault) -> tuple[ErrorCode, str]:
     return code, fault.message or message
 
 
-_in_memory: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Fault, ...], FaultPlan]] = (
+@attrs.define
+class _Counts:
+    """How many sessions a service had, and how often each of its faults has happened."""
+
+    n_times: list[int]
+    n_sessions: int = 0
+
+
+_in_memory: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Fault, ...], _Counts]] = (
     WeakKeyDictionary()
 )
 
@@ -181,24 +189,29 @@ class FaultPlan:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.n_sessions = 0
-        self._n_times = [0] * len(script.faults)
+        self._counts = _Counts([0] * len(script.faults))
 
     @classmethod
     def in_memory(cls, script: Script) -> FaultPlan:
-        """Return the plan that sessions in memory share: one for a list of faults on one event loop."""
-        plans = _in_memory.setdefault(asyncio.get_running_loop(), {})
-        plan = plans.get(script.faults)
-        if plan is None:
-            if len(plans) >= 100:
-                plans.pop(next(iter(plans)))
-            plan = plans[script.faults] = cls(script)
+        """Return the plan of a session in memory. Those with one list of faults on one event loop count together;
+        everything else is each one's own.
+        """
+        plan = cls(script)
+        shared = _in_memory.setdefault(asyncio.get_running_loop(), {})
+        if script.faults not in shared and len(shared) >= 100:
+            shared.pop(next(iter(shared)))
+        plan._counts = shared.setdefault(script.faults, plan._counts)
         return plan
+
+    @property
+    def n_sessions(self) -> int:
+        """How many connections were asked for."""
+        return self._counts.n_sessions
 
     def next_session(self) -> int:
         """Count a request for a connection, and return its number."""
-        self.n_sessions += 1
-        return self.n_sessions
+        self._counts.n_sessions += 1
+        return self._counts.n_sessions
 
     def at_handshake(self, number: int) -> Fault | None:
         """Return what goes wrong with the hand-shake of a connection."""
@@ -212,9 +225,10 @@ class FaultPlan:
         fault = self.script.faults[index]
         if fault.session not in (None, number):
             return False
-        if fault.times is not None and self._n_times[index] >= fault.times:
+        n_times = self._counts.n_times
+        if fault.times is not None and n_times[index] >= fault.times:
             return False
-        self._n_times[index] += 1
+        n_times[index] += 1
         return True
 
 
@@ -320,7 +334,9 @@ class SessionFaults:
             recoverable = code not in _NOT_RECOVERABLE
         await self._say(Failed(code, message, recoverable, fault.retry_after_s))
         if fault.status in _CLOSE_AFTER:
-            await self._stream.close(_CLOSE_AFTER[fault.status], message)
+            # A message may be longer than the reason of a close can be, and end in the middle of a character there.
+            reason = message.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+            await self._stream.close(_CLOSE_AFTER[fault.status], reason)
         return False
 
     async def _say(self, happening: Happening) -> None:

@@ -45,6 +45,8 @@ __all__ = ["MockProvider"]
 
 _OTHER_METADATA: Final = ("url", "ca_file", "session", "model", "temperature", "max_tokens")
 """Keys of ``metadata`` that are not the script's."""
+_NEUTRAL: Final = ("voice", "language", "turn_detection", "transcription", "tool_choice")
+"""Settings of the protocol that mean what the neutral options of the same names do."""
 _BYE_S: Final = 1.0
 """How long saying goodbye may take."""
 _FORMATS: Final = tuple(AudioFormat(rate) for rate in (24_000, 16_000, 8_000, 48_000))
@@ -93,12 +95,16 @@ class MockProvider(BaseProvider):
         cost_per_minute_usd=0.0,
     )
     conformance_peers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "refused": {"metadata": {"faults": [{"do": 401, "at": "handshake", "times": 1000}]}},
+        "refused": {
+            "api_key": "sk-that-no-emulator-takes",
+            "metadata": {"faults": [{"do": 401, "at": "handshake", "times": 1000}]},
+        },
         "unreachable": {"metadata": {"faults": [{"do": 503, "at": "handshake"}]}},
         "stalled": {"metadata": {"faults": [{"do": "slow_reader", "at": "first_input", "bytes_per_s": 1}]}},
         "lossy": {"metadata": {"faults": [{"do": "reset", "at": "turn"}]}},
     }
-    """Options with which a session in memory meets bad peers; for `voxengine check`."""
+    """Options with which a session in memory meets bad peers, and one over a socket a refusal; for
+    `voxengine check`."""
     options: ClassVar[frozenset[str] | None] = frozenset(
         {
             "mode",
@@ -108,6 +114,7 @@ class MockProvider(BaseProvider):
             "max_output_tokens",
             "modalities",
             "turn_detection",
+            "interruption",
             "input_format",
             "output_format",
             "chunk_ms",
@@ -163,7 +170,10 @@ class MockProvider(BaseProvider):
         except BaseException:
             await self.connection.close()
             raise
-        self.emit_event(EventType.CONNECTION_ESTABLISHED, {"session_id": self.session_id})
+        in_force = {name: self._settings[name] for name in _NEUTRAL if name in self._settings}
+        self.emit_event(
+            EventType.CONNECTION_ESTABLISHED, {"session_id": self.session_id, "settings": in_force}
+        )
         self._warn_detection(self.config)
 
     async def disconnect(self) -> None:
@@ -192,6 +202,7 @@ class MockProvider(BaseProvider):
             ping_interval_s=keepalive.ping_interval_s,
             ping_timeout_s=keepalive.ping_timeout_s,
             on_wire=self.wire_observer,
+            transport=self.config.get("transport") or "auto",
         )
 
     async def _simulate(self, script: Script, deadlines: Deadlines) -> Transport:
@@ -448,9 +459,10 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         out["audio"] = "audio" in config["modalities"]
     if config.get("tools") is not None:
         out["tools"] = [dict(tool) for tool in config["tools"]]
-    for name in ("transcription", "interrupt_response"):
-        if name in config:
-            out[name] = bool(config[name])
+    if "transcription" in config:
+        out["transcription"] = bool(config["transcription"])
+    if "interruption" in config:
+        out["interrupt_response"] = config["interruption"] == "immediate"
     if config.get("mode") == "fast":
         out.setdefault("transcription", False)
     return out

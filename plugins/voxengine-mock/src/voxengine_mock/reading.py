@@ -144,11 +144,17 @@ def one_of(*words: str) -> Read:
 milliseconds: Final = number(0, 600_000, "ms")
 
 
-def read_toml(path: Path) -> tuple[Source, dict[str, Any]]:
-    """Return a file's content and where it comes from. Raises ConfigError when it is no TOML."""
-    name = path.name
+def read_toml(path: str | Path) -> tuple[Source, dict[str, Any]]:
+    """Return a file's content and where it comes from, as it was given. Raises ConfigError when it is no TOML."""
+    name, raw = str(path), b""
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        raw = Path(path).read_bytes()
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{name}, line {line}: a byte is not UTF-8. A script is a TOML file in UTF-8; save it as that."
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The script {name!r} cannot be read ({type(error).__name__}). "

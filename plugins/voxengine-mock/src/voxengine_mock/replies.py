@@ -135,19 +135,23 @@ class ToolRound:
     names: Mapping[str, Any] = attrs.field(repr=False)
     results: dict[str, tuple[str, bool]] = attrs.field(factory=dict, repr=False)
 
+    is_over: bool = False
+    """Whether what comes after it was begun."""
+
     @property
     def is_complete(self) -> bool:
         """Whether every call has its result."""
         return len(self.results) == len(self.call_ids)
 
     def follow_up(self) -> tuple[Answer, dict[str, Any]]:
-        """Return what comes after the results, and what its places stand for."""
+        """Return what comes after the results that are there, and what its places stand for."""
         names: dict[str, Any] = dict(self.names)
-        for n, call_id in enumerate(self.call_ids, 1):
-            names[f"result_{n}"] = self.results[call_id][0]
-        names["result"] = names["result_1"]
+        names["result"] = ""
+        for n, call_id in reversed(tuple(enumerate(self.call_ids, 1))):
+            if call_id in self.results:
+                names["result"] = names[f"result_{n}"] = self.results[call_id][0]
         for call_id, tool in zip(self.call_ids, self.tools, strict=True):
-            output, is_error = self.results[call_id]
+            output, is_error = self.results.get(call_id, ("", False))
             if is_error:
                 failed = Answer(say="{failed} did not work: {error}")
                 return failed, {**names, "failed": tool, "error": output}

@@ -17,6 +17,7 @@ import attrs
 
 from voxengine.errors import ConfigError
 from voxengine_mock.faults import Fault, fault_from_text
+from voxengine_mock.patterns import Glob, Regex
 
 __all__ = [
     "SCRIPT_KEYS",
@@ -57,7 +58,7 @@ _APOSTROPHE: Final = re.compile(r"['’`]")
 _PLACE: Final = re.compile(r"\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 _LETTER_AS_WORD: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff]")
 _MATCHED_CHARS: Final = 4000
-"""Patterns see so much of a text: what a client sends may be long, and patterns may be slow."""
+"""Patterns see so much of a text: what a client sends may be long, and the time grows with it."""
 
 
 def plain(text: str) -> str:
@@ -143,17 +144,18 @@ class Rule:
 
     pattern: str
     exact: str | None = None
-    regex: re.Pattern[str] | None = None
-    is_wildcard: bool = False
+    glob: Glob | None = None
+    regex: Regex | None = None
     answers: tuple[Answer, ...] = ()
 
     def match(self, text: str) -> dict[str, str] | None:
         """Return the pattern's named groups when it matches, else None."""
         if self.exact is not None:
             return {} if plain(text) == self.exact else None
+        if self.glob is not None:
+            return {} if self.glob.matches(plain(text)) else None
         assert self.regex is not None
-        found = self.regex.fullmatch(plain(text)) if self.is_wildcard else self.regex.search(text)
-        return None if found is None else {k: v or "" for k, v in found.groupdict().items()}
+        return self.regex.search(text)
 
 
 @attrs.frozen(kw_only=True)
@@ -228,7 +230,7 @@ class Script:
             return cls(**own)
         if not isinstance(path, str | Path):
             raise ConfigError(f"metadata: script is {type(path).__name__}; it takes the path of a TOML file.")
-        file = read_file(Path(path))
+        file = read_file(path)
         both = {key: own.get(key, ()) + file.get(key, ()) for key in ("rules", "faults")}
         return cls(**{**file, **own, **both})
 
@@ -237,7 +239,7 @@ class Script:
         """Read a script from a TOML file. Raises ConfigError as ``from_mapping`` does, with the line."""
         from voxengine_mock.script_reading import read_file
 
-        return cls(**read_file(Path(path)))
+        return cls(**read_file(path))
 
     def with_faults(self, faults: Iterable[str | Mapping[str, Any]]) -> Script:
         """Return a copy with more faults, each a line as ``--fault`` takes it or a table as in a file.

@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from voxengine.errors import ConfigError
 from voxengine_mock.faults import Fault, read_fault
+from voxengine_mock.patterns import Glob, PatternError, Regex
 from voxengine_mock.reading import Read, Source, milliseconds, number, one_of, read_toml, whole
 from voxengine_mock.script import (
     SCRIPT_KEYS,
@@ -32,7 +34,7 @@ _SLOWEST_WORD_MS: Final = 10_000
 _MAX_SPEECH_MS: Final = 600_000
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: str | Path) -> dict[str, Any]:
     """Return the attributes of a Script that a TOML file gives. Raises ConfigError."""
     source, content = read_toml(path)
     return _read(source, content)
@@ -58,34 +60,38 @@ def _responses(source: Source, path: KeyPath, value: object) -> tuple[Rule, ...]
     if not isinstance(value, Mapping):
         raise source.kind(path, value, "a table of patterns and answers")
     rules: list[Rule] = []
-    seen: dict[str, str] = {}
-    catch_all: str | None = None
+    same: dict[object, Rule] = {}
     for pattern, answers in value.items():
         here = (*path, str(pattern))
         rule = _rule(source, here, pattern, answers)
-        same = f"exact {rule.exact}" if rule.exact is not None else f"{rule.is_wildcard} {_body(rule)}"
-        if same in seen:
-            raise source.error(
-                here,
-                f"never matches: {json.dumps(seen[same], ensure_ascii=False)}"
-                f"{source.line((*path, seen[same]))} is the same pattern, since case and punctuation do not "
-                "count. Give the answers as a list there.",
-            )
-        if catch_all is not None and rule.exact is None:
-            raise source.error(
-                here,
-                f"never matches: {json.dumps(catch_all)}{source.line((*path, catch_all))} before it matches "
-                "everything. Put that one last.",
-            )
-        seen[same] = str(pattern)
-        if rule.is_wildcard and not _body(rule).strip(".* \\"):
-            catch_all = str(pattern)
+        meaning = (rule.exact, rule.glob, rule.regex and rule.regex.key)
+        if meaning in same:
+            why = "is the same pattern, since case and punctuation do not count. Give the answers as a list there."
+            raise _never(source, here, same[meaning], why)
+        same[meaning] = rule
         rules.append(rule)
+        # Exact patterns come first, wherever they stand.
+        for earlier in rules[:-1] if rule.exact is None else ():
+            why = "" if earlier.exact is not None else _shadow(rule, earlier)
+            if why:
+                raise _never(source, here, earlier, why)
     return tuple(rules)
 
 
-def _body(rule: Rule) -> str:
-    return rule.regex.pattern if rule.regex is not None else ""
+def _never(source: Source, path: KeyPath, earlier: Rule, why: str) -> ConfigError:
+    shown, line = json.dumps(earlier.pattern, ensure_ascii=False), source.line((*path[:-1], earlier.pattern))
+    return source.error(path, f"never matches: {shown}{line} {why}")
+
+
+def _shadow(rule: Rule, earlier: Rule) -> str:
+    """Say why a rule never comes to its turn behind an earlier one; empty when it may. Neither is exact."""
+    sieve = earlier.glob or earlier.regex
+    assert sieve is not None
+    if sieve.matches_everything:
+        return "before it matches everything. Put that one last."
+    if earlier.glob is not None and rule.glob is not None and earlier.glob.covers(rule.glob):
+        return "before it matches all that this one does. Put that one behind it."
+    return ""
 
 
 def _rule(source: Source, path: KeyPath, pattern: object, value: object) -> Rule:
@@ -96,14 +102,14 @@ def _rule(source: Source, path: KeyPath, pattern: object, value: object) -> Rule
         if not pattern[3:].strip():
             raise source.error(path, "is an empty regular expression. Use '*' to match all.")
         try:
-            return Rule(pattern, regex=re.compile(pattern[3:], re.IGNORECASE), answers=answers)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise source.error(path, f"is no regular expression: {error}.") from None
+            return Rule(pattern, regex=Regex(pattern[3:]), answers=answers)
+        except PatternError as error:
+            raise source.error(path, str(error)) from None
     if "*" in pattern:
         cleaned = _NOT_WORD_BUT_STAR.sub(" ", _APOSTROPHE.sub("", pattern)).casefold()
-        parts = [re.escape(" ".join(part.split())) for part in re.split(r"(?:\*\s*)+", cleaned)]
         # A star stands for any words, also none, so the spaces beside it may be missing.
-        return Rule(pattern, regex=re.compile(".*".join(parts), re.DOTALL), is_wildcard=True, answers=answers)
+        parts = (" ".join(part.split()) for part in re.split(r"(?:\*\s*)+", cleaned))
+        return Rule(pattern, glob=Glob(tuple(parts)), answers=answers)
     exact = plain(pattern)
     if not exact:
         raise source.error(path, "is a pattern without words, which matches nothing. Use '*' to match all.")
@@ -136,7 +142,7 @@ _ANSWER_KEYS: Final = (
 
 def _answer(source: Source, path: KeyPath, value: object, depth: int = 0) -> Answer:
     if isinstance(value, str):
-        return Answer(say=value)
+        return Answer(say=source.words(path, value))
     if not isinstance(value, Mapping):
         raise source.kind(path, value, "a text, a table or a list of them")
     if depth > 20:
@@ -155,7 +161,10 @@ def _answer(source: Source, path: KeyPath, value: object, depth: int = 0) -> Ans
         raise source.error((*path, "then"), "has no tool beside it whose result it could follow.")
     if not calls and "say" not in value:
         raise source.error(path, "says nothing and calls nothing; it takes say, tool or calls.")
-    say = source.string((*path, "say"), value.get("say", ""))
+    # Beside a call there may be no words; an answer of nothing at all leaves everybody waiting.
+    say = source.string((*path, "say"), value["say"]) if "say" in value else ""
+    if not calls and not say.strip():
+        raise source.error((*path, "say"), "is empty; it takes a text.")
     found: dict[str, Any] = {}
     if "delay_ms" in value:
         found["delay_ms"] = milliseconds(source, (*path, "delay_ms"), value["delay_ms"])
@@ -222,10 +231,29 @@ def _call(source: Source, path: KeyPath, value: object) -> Call:
     if not isinstance(arguments, Mapping):
         raise source.kind((*path, "arguments"), arguments, "a table")
     try:
-        copied = json.loads(json.dumps(arguments))
+        copied = json.loads(json.dumps(arguments, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
-        raise source.error((*path, "arguments"), "holds a value that JSON cannot carry.") from None
+        raise source.error(
+            _uncarried((*path, "arguments"), arguments), "holds a value that JSON cannot carry."
+        ) from None
     return Call(tool=source.words((*path, "tool"), value.get("tool", "")), arguments=copied)
+
+
+def _uncarried(path: KeyPath, value: object) -> KeyPath:
+    """Return where the first value stands that JSON cannot carry."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, Mapping):
+        inner = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        inner = list(enumerate(value))
+    for key, item in inner:
+        try:
+            json.dumps(item, allow_nan=False)
+        except RecursionError:
+            return path
+        except (TypeError, ValueError):
+            return _uncarried((*path, key), item)
+    return path
 
 
 # -- what is heard ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
 from voxengine.codec import Wire
-from voxengine.errors import VoxEngineError
+from voxengine.errors import ConnectionLost, RemoteProtocolError, VoxEngineError
 from voxengine.testing.emulator import HttpRequest
 from voxengine.transport import outcomes
 from voxengine.transport.base import QueuedTransport
@@ -97,6 +97,16 @@ class ServerSocket(QueuedTransport):
         return self._socket.get_write_buffer_size()
 
     # -- out --------------------------------------------------------------------------------------
+
+    async def send(self, message: Wire) -> None:
+        """Send a message. What the client sent before it left is read to its end, so till then none of it is
+        told that nobody listens any more.
+        """
+        try:
+            await super().send(message)
+        except (ConnectionLost, RemoteProtocolError):
+            if not self._inbox:
+                raise
 
     def _write(self, message: Wire) -> None:
         if not isinstance(message, str | bytes):

@@ -22,6 +22,10 @@ class Tool:
     name: str
     parameters: Mapping[str, Any]
     """A JSON schema."""
+    is_remote: bool = False
+    """The service calls it by itself, and speaks on with its result."""
+    needs_approval: bool = False
+    """A remote one: the client has to allow the call first."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +37,10 @@ class Settings:
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_ms: int = 500
+    patience_ms: int | None = None
+    """With it the words count too: where they are unfinished, a turn ends after so much silence."""
+    idle_timeout_ms: int | None = None
+    """After so long without a word from the user the agent speaks up; for ``server`` only."""
     interrupt_response: bool = True
     """Whether the user's voice stops a response; for ``server`` only."""
     create_response: bool = True
@@ -40,6 +48,8 @@ class Settings:
     input_rate: int = 24_000
     output_rate: int = 24_000
     voice: str = ""
+    speed: float = 1.0
+    """Of the voice, over the script's."""
     language: str = "en-US"
     instructions: str = ""
     transcription: bool = True
@@ -48,7 +58,7 @@ class Settings:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     max_output_tokens: int | None = None
-    """Words after which an answer is cut."""
+    """Tokens after which an answer is cut: words, unless the script counts otherwise."""
 
     def merged(self, changes: Mapping[str, Any], *, is_open: bool = False) -> Settings:
         """Return a copy with the changes.
@@ -72,8 +82,8 @@ class Settings:
         return attrs.evolve(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        values = {field.name: getattr(self, field.name) for field in attrs.fields(Settings)}
+        """Return as plain JSON values what :meth:`merged` takes."""
+        values = {name: getattr(self, name) for name in _CHECKS}
         values["tools"] = [tool.name for tool in self.tools]
         return values
 

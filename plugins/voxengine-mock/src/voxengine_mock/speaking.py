@@ -74,16 +74,28 @@ class Response:
 
     response_id: str
     item_id: str
+    """Of the words that are being said."""
     trigger: str
     answer: Answer
     names: dict[str, Any] = attrs.field(repr=False)
     """What the places in the answer stand for."""
+    settings: Settings
+    """What holds for this one."""
+    is_beside: bool = False
+    """Given beside the others, without waiting for its turn."""
+    tag: Any = attrs.field(default=None, repr=False)
+    number: int = 0
+    """Which of the session's responses it is, from 1."""
+    reason: str = ""
+    """Why it was asked to stop."""
     delay_s: float = 0.0
     task: asyncio.Task[None] | None = None
     is_over: bool = False
     """Whether its ending was decided; from then on it cannot be cut."""
     n_tokens: int = 0
     """Words said."""
+    sent_ms: int = 0
+    """Audio sent."""
     n_chars: int = 0
     """Letters to be said, so far."""
     played_ms: int | None = None
@@ -112,10 +124,21 @@ class Response:
             self._changed.clear()
             await self._changed.wait()
 
-    def cut(self, played_ms: int | None) -> None:
-        """Ask it to stop. The first request that says how much was played counts."""
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cut.is_set()
+
+    def next_item(self, item_id: str) -> None:
+        """Say what follows as an item of its own."""
+        self.item_id = item_id
+        self.spoken = Spoken()
+
+    def cut(self, played_ms: int | None, reason: str = "client") -> None:
+        """Ask it to stop. The first request that says how much was played counts, and the first reason."""
         if self.played_ms is None:
             self.played_ms = played_ms
+        self.reason = self.reason or reason
         self._cut.set()
         self._changed.set()
 
@@ -166,6 +189,7 @@ async def make_speech(
         at_ms: When each word begins. The same holds.
     """
     voice = resolve_voice(settings, script)
+    words_per_minute = script.words_per_minute * settings.speed
     if uses_espeak(settings, script):
         from voxengine_mock.espeak import EspeakSpeech
 
@@ -174,8 +198,8 @@ async def make_speech(
             voice,
             settings.output_rate,
             language=settings.language,
-            words_per_minute=script.words_per_minute,
+            words_per_minute=words_per_minute,
         )
     return ToneSpeech(
-        text, voice, settings.output_rate, script.words_per_minute, duration_ms=duration_ms, at_ms=at_ms
+        text, voice, settings.output_rate, words_per_minute, duration_ms=duration_ms, at_ms=at_ms
     )

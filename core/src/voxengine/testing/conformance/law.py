@@ -45,6 +45,8 @@ class Skip(StrEnum):
     """Nothing was declared, so nothing is promised."""
     UNEQUIPPED = "unequipped"
     """The run offered no peer that the law needs, such as one that stalls."""
+    UNJUDGED = "unjudged"
+    """It was declared and taken without an error, and whether it does anything does not show from outside."""
 
 
 class LawBroken(AssertionError):

@@ -14,7 +14,7 @@ from voxengine.events import EventType
 from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Skip, law
 from voxengine.testing.conformance.probe import DEFAULT_FORMAT, ENDINGS, OUTPUT, Live, Probe, tell
 
-__all__ = ["LAWS"]
+__all__ = ["LAWS", "require_input"]
 
 LAWS: Final[list[Law]] = []
 
@@ -22,7 +22,7 @@ _MANUAL: Final = TurnDetection("manual")
 _ASKED: Final = (*OUTPUT, *ENDINGS, EventType.RESPONSE_STARTED, EventType.FUNCTION_CALL_INVOKED)
 
 
-def _require_input(probe: Probe) -> None:
+def require_input(probe: Probe) -> None:
     """LawSkipped for a class that only speaks."""
     if not probe.can("dialogue") and not probe.can("recognition"):
         probe.lacking("dialogue")
@@ -32,7 +32,7 @@ def _require_input(probe: Probe) -> None:
 @law("audio", into=LAWS, essential=True)
 async def audio_is_taken_in_every_declared_format(probe: Probe) -> None:
     """Speech in each of the declared input formats is taken without an error."""
-    _require_input(probe)
+    require_input(probe)
     for form in probe.capabilities.input_formats or (DEFAULT_FORMAT,):
         changes: dict[str, Any] = {"input_format": form} if probe.capabilities.input_formats else {}
         async with probe.open(**changes) as live:
@@ -45,7 +45,7 @@ async def audio_is_taken_in_every_declared_format(probe: Probe) -> None:
 @law("audio", into=LAWS)
 async def odd_byte_count_is_refused_clearly(probe: Probe) -> None:
     """Half a sample is an AudioFormatError, or is left to the engine, which refuses it; the session goes on."""
-    _require_input(probe)
+    require_input(probe)
     async with probe.open() as live:
         form = probe.input_format(live.provider)
         if form.frame_bytes == 1:
@@ -72,7 +72,7 @@ async def odd_byte_count_is_refused_clearly(probe: Probe) -> None:
 @law("audio", into=LAWS)
 async def empty_audio_is_harmless(probe: Probe) -> None:
     """A chunk without samples does nothing, and the session goes on."""
-    _require_input(probe)
+    require_input(probe)
     async with probe.open() as live:
         since = live.now
 
@@ -86,7 +86,7 @@ async def empty_audio_is_harmless(probe: Probe) -> None:
 @law("audio", into=LAWS)
 async def size_of_a_chunk_does_not_matter(probe: Probe) -> None:
     """Chunks of one frame and a chunk of ten seconds are taken, and the session goes on."""
-    _require_input(probe)
+    require_input(probe)
     async with probe.open() as live:
         form = probe.input_format(live.provider)
         since = live.now
@@ -116,6 +116,41 @@ async def speech_is_answered(probe: Probe) -> None:
             raise LawBroken(
                 f"The answer to speech held neither text nor audio. What came: {live.seen(since)}."
             )
+
+
+@law("audio", into=LAWS, needs=("dialogue",), declared=("semantic_turn_detection",))
+async def speech_is_answered_under_semantic_detection(probe: Probe) -> None:
+    """Under semantic turn detection speech gets an answer, and the settings in force name that detection."""
+    async with probe.open(turn_detection=TurnDetection("semantic")) as live:
+        since = live.now
+
+        await live.say()
+
+        await live.answer(since, "Speech and silence got no answer under semantic turn detection")
+        live.check_in_force("turn_detection", "semantic")
+
+
+@law("audio", into=LAWS, declared=("emotion",))
+async def emotion_is_told(probe: Probe) -> None:
+    """Speech brings an EMOTION with its label, where recognising it is declared."""
+    async with probe.open(transcription=True) as live:
+        since = live.now
+
+        await live.say()
+        if probe.answers:
+            await live.answer(since)
+
+        if not await live.until(
+            lambda: bool(live.of(EventType.EMOTION, since=since)), probe.settings.settle_s
+        ):
+            raise LawSkipped(
+                Skip.UNJUDGED,
+                "emotion is declared and no EMOTION came; the speech may hold none: set speech to some that does",
+            )
+        for event in live.of(EventType.EMOTION, since=since):
+            label = event.data.get("label")
+            if not isinstance(label, str) or not label.strip():
+                raise LawBroken("EMOTION has no 'label'.")
 
 
 @law("audio", into=LAWS, declared=("recognition",))
@@ -199,7 +234,7 @@ async def discarded_input_is_forgotten(probe: Probe) -> None:
 @law("audio", into=LAWS, essential=True)
 async def send_audio_waits_for_a_slow_service(probe: Probe) -> None:
     """When the service stops reading, send_audio waits instead of buffering without bound."""
-    _require_input(probe)
+    require_input(probe)
     async with probe.open(await probe.peer("stalled")) as live:
         probe.strike()
         n_sent = await _fill(live, probe.input_format(live.provider))
@@ -234,13 +269,13 @@ async def _fill(live: Live, form: AudioFormat) -> int | None:
 @law("audio", into=LAWS)
 async def stalled_session_can_be_closed(probe: Probe) -> None:
     """Disconnect returns in time when the service has stopped reading."""
-    _require_input(probe)
+    require_input(probe)
     async with probe.open(await probe.peer("stalled")) as live:
         probe.strike()
         await _fill(live, probe.input_format(live.provider))
 
         try:
-            await live.disconnect()
+            await live.disconnect(probe.settings.stalled_close_s)
         except LawBroken:
             raise
         except Exception as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from voxengine.capabilities import Support
 from voxengine.events import Event, EventType
 from voxengine.history import Heard, Item
 from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Skip, law
@@ -121,6 +123,30 @@ async def session_goes_on_after_an_interrupt(probe: Probe) -> None:
         await live.goes_on("an interruption")
 
 
+@law("interruption", into=LAWS, needs=("cancel", "text_turn"), declared=("heard_text",))
+async def heard_words_are_known(probe: Probe) -> None:
+    """Interrupt takes what was heard, and marks of words or a heard_text tell which words that were."""
+    probe.require_answers()
+    parameters = inspect.signature(probe.provider_class.interrupt).parameters
+    if len(parameters) < 2:
+        raise LawBroken("heard_text is declared and interrupt() takes no heard.")
+    async with probe.open() as live:
+        turn = await live.begin_long_answer()
+        await live.works("interrupt", _heard(turn), when="in the middle of an answer")
+        await live.until(lambda: bool(live.of(*ENDINGS)), probe.settings.settle_s)
+        await live.quiet()
+
+        marks = [e for e in live.of(EventType.SPEECH_MARK) if e.data.get("kind") == "word"]
+        if marks or any(isinstance(event.data.get("heard_text"), str) for event in live.events):
+            return
+        cell = probe.capabilities.heard_text
+        if cell.support is Support.PARTIAL:
+            raise LawSkipped(Skip.VENDOR, f"'heard_text' is partial, and not for this: {cell.why}")
+        raise LawBroken(
+            "heard_text is declared as full and neither a SPEECH_MARK of kind 'word' nor a heard_text came."
+        )
+
+
 # -- settings ---------------------------------------------------------------------------------------
 
 
@@ -139,26 +165,28 @@ async def settings_change_in_mid_session(probe: Probe) -> None:
         await live.goes_on("configure_session()")
 
 
+@law("calls", into=LAWS, needs=("live_configuration",), declared=("vocabulary_live",))
+async def vocabulary_changes_in_mid_session(probe: Probe) -> None:
+    """configure_session takes a vocabulary between two turns, and the settings in force name it."""
+    async with probe.open() as live:
+        since = live.now
+
+        await live.works("configure_session", {"vocabulary": ("VoxEngine",)}, when="with a vocabulary")
+        await live.quiet()
+
+        live.no_errors(since, "configure_session() with a vocabulary")
+        await live.goes_on("a change of the vocabulary")
+        live.check_in_force("vocabulary", "VoxEngine", since)
+
+
 # -- tools ------------------------------------------------------------------------------------------
-
-
-async def _called(live: Live) -> Event:
-    since = live.now
-    probe = live.probe
-    await live.works("send_text", probe.settings.tool_prompt_text, when="in an open session")
-    call = await live.wait_for(
-        EventType.FUNCTION_CALL_INVOKED, since=since, why="A turn with tool_prompt_text brought no call"
-    )
-    if probe.has_boundaries:
-        await live.until(lambda: bool(live.of(*ENDINGS, since=since)), probe.settings.settle_s)
-    return call
 
 
 @law("calls", into=LAWS, needs=("text_turn", "session_tools"))
 async def tool_is_called_by_name(probe: Probe) -> None:
     """A declared tool is called by its name, with a call_id and with arguments that fit its schema."""
     async with probe.open(tools=[dict(probe.settings.tool)]) as live:
-        call = await _called(live)
+        call = await live.ask_for_a_call()
 
         if call.data.get("name") != probe.settings.tool["name"]:
             raise LawBroken(f"The call names {call.data.get('name')!r}, not the declared tool.")
@@ -186,7 +214,7 @@ async def failure_of_a_tool_lets_the_answer_go_on(probe: Probe) -> None:
 
 async def _answered(probe: Probe, output: str, *, is_error: bool) -> None:
     async with probe.open(tools=[dict(probe.settings.tool)]) as live:
-        call = await _called(live)
+        call = await live.ask_for_a_call()
         call_id = call.data.get("call_id")
         since = live.now
 
@@ -228,6 +256,37 @@ async def loaded_history_asks_for_nothing(probe: Probe) -> None:
         if unasked := live.of(*_ASKED, since=since):
             raise LawBroken(f"load_history() was followed by {unasked[0].type.name}.")
         await live.goes_on("load_history()")
+
+
+@law("calls", into=LAWS, needs=("context_text",), declared=("context_audio",))
+async def loaded_speech_asks_for_nothing(probe: Probe) -> None:
+    """load_history takes an earlier user turn as audio; no answer comes until the next turn, a transcript may."""
+    async with probe.open() as live:
+        form = probe.input_format(live.provider)
+        sound = probe.speech_in(form)
+        spoken = Item(
+            "item-1",
+            "user_audio",
+            audio=sound,
+            audio_format=form,
+            audio_ms=round(form.duration_ms(len(sound))),
+        )
+        since = live.now
+
+        await live.works("load_history", [spoken], when="with a turn as audio")
+        await asyncio.sleep(max(probe.settings.quiet_s, 1.0))
+
+        live.no_errors(since, "load_history() with a turn as audio")
+        if unasked := live.of(*_ASKED, since=since):
+            raise LawBroken(f"load_history() with a turn as audio was followed by {unasked[0].type.name}.")
+        was_heard = bool(live.of(EventType.INPUT_TRANSCRIPT, since=since))
+        await live.goes_on("load_history() with a turn as audio")
+        if not was_heard:
+            raise LawSkipped(
+                Skip.UNJUDGED,
+                "a turn as audio was taken without an error; whether the service heeds it does not show from "
+                "outside, since no INPUT_TRANSCRIPT of it came",
+            )
 
 
 @law("calls", into=LAWS, needs=("items",))

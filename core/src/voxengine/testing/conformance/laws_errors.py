@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from voxengine.config import VoiceEngineConfig
@@ -14,9 +14,9 @@ from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, ProviderEr
 from voxengine.events import Event, EventType
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.registry import ProviderRegistry
-from voxengine.testing.conformance.law import Law, LawBroken, law
-from voxengine.testing.conformance.probe import ENDINGS, ERRORS, OUTPUT, Probe, tell
-from voxengine.testing.conformance.subject import secrets_of
+from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Skip, law
+from voxengine.testing.conformance.probe import ENDINGS, ERRORS, LOSSES, OUTPUT, Live, Probe, tell
+from voxengine.testing.conformance.subject import secrets_in_environment, secrets_of
 
 __all__ = ["LAWS"]
 
@@ -40,7 +40,8 @@ def engine_for(provider: BaseProvider) -> VoiceEngine:
     given = provider.config if isinstance(provider.config, Mapping) else {}
     names = ("input_format", "output_format", "turn_detection", "mode")
     options = {name: given[name] for name in names if given.get(name) is not None}
-    config = VoiceEngineConfig(provider=_NAME, playback="null", **options)
+    # No second session: the instance is used up, and a loss has to be seen.
+    config = VoiceEngineConfig(provider=_NAME, playback="null", reconnect={"budget_s": 0}, **options)
     return VoiceEngine(config, registry=registry)
 
 
@@ -86,6 +87,11 @@ async def _connect_failure(probe: Probe, kind: str) -> ProviderError:
         raise LawBroken(f"connect() raised {tell(error)}; it is a ProviderError.") from error
     finally:
         await engine.disconnect()
+    if kind == "refused" and probe.is_key_a_guess:
+        raise LawSkipped(
+            Skip.UNEQUIPPED,
+            "no api_key was given, and a session opens with any: give refused_provider, or the key",
+        )
     raise LawBroken(f"connect() succeeded although the service is {kind}.")
 
 
@@ -171,40 +177,107 @@ def _check_error(event: Event) -> None:
 
 @law("errors", into=LAWS, essential=True)
 async def secrets_are_shown_nowhere(probe: Probe) -> None:
-    """No credential is in a representation, an event, an error or a log record."""
-    own = list(probe.subject.secrets) or secrets_of(probe.config)
-    changes: dict[str, Any] = {} if own else {"api_key": _SENTINEL}
-    secrets = own or [_SENTINEL]
+    """No credential is in a representation, an event, an error or a log record, nor when a peer is a bad one."""
+    own = [*probe.subject.secrets, *secrets_of(probe.config)]
+    # Without a key one is made up; one that is found in the environment is then tried besides.
+    tries: list[dict[str, Any]] = [{}] if own else [{"api_key": _SENTINEL}]
+    if not own and secrets_in_environment():
+        tries.append({})
+    shown = _Shown([*own, *secrets_in_environment(), _SENTINEL])
     with _log_records() as records:
-        shown: list[tuple[str, str]] = []
-        live = probe.live(**changes)
+        for changes in tries:
+            await _converse(probe.live(probe.subject.make(**changes)), shown)
+        for kind in ("refused", "unreachable", "lossy"):
+            with contextlib.suppress(LawSkipped):
+                provider = await probe.peer(kind, **tries[0])
+                await _converse(probe.live(provider), shown, kind)
+        for record in records:
+            shown.add(f"a log record of {record.name}", record.getMessage())
+    shown.check()
+
+
+class _Shown:
+    """What could be seen, by where."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self.secrets = set(secrets)
+        self._found: list[tuple[str, str]] = []
+
+    def add(self, where: str, *texts: str) -> None:
+        self._found += [(where, text) for text in texts]
+
+    def add_error(self, where: str, error: BaseException) -> None:
+        """Take an error and those that it came from, with everything that they carry."""
+        seen: set[int] = set()
+        at: BaseException | None = error
+        while at is not None and id(at) not in seen:
+            seen.add(id(at))
+            self.add(where, repr(at), str(at), repr(at.args), repr(vars(at)))
+            at = at.__cause__ or at.__context__
+
+    def check(self) -> None:
+        """LawBroken when a secret is in it."""
+        for where, text in self._found:
+            if any(secret in text for secret in self.secrets):
+                raise LawBroken(f"A credential is in {where}.")
+
+
+async def _converse(live: Live, shown: _Shown, kind: str = "") -> None:
+    """Do what makes a provider speak of itself, right and wrong, and note it; nothing is raised."""
+    provider, probe = live.provider, live.probe
+    given = provider.config if isinstance(provider.config, Mapping) else {}
+    shown.secrets.update(secrets_of(given))
+    when = f" when the service is {kind}" if kind else ""
+
+    async def attempt(hook: str, *arguments: Any, limit_s: float | None = None) -> bool:
         try:
-            await live.call("connect", limit_s=probe.settings.connect_s)
-            if probe.answers:
-                await live.ask()
-            with contextlib.suppress(VoxEngineError):
-                await live.call("send_tool_result", "call-that-never-was", "{}", False)
+            await live.call(hook, *arguments, limit_s=limit_s)
         except Exception as error:
-            shown.append(("the exception", f"{error!r} {error} {vars(error)!r}"))
-        finally:
-            with contextlib.suppress(Exception):
-                await live.disconnect()
-        shown.append(("repr() of the provider", f"{live.provider!r} {live.provider}"))
-        shown += [(f"a {event.type.name} event", _content(event)) for event in live.events]
-        shown += [(f"a log record of {record.name}", record.getMessage()) for record in records]
-    for where, text in shown:
-        if any(secret in text for secret in secrets):
-            raise LawBroken(f"A credential is in {where}.")
+            shown.add_error(f"the error of {hook}(){when}", error)
+            return False
+        return True
+
+    try:
+        if await attempt("connect", limit_s=probe.settings.connect_s):
+            await _provoke(live, kind, attempt)
+    finally:
+        await attempt("disconnect", limit_s=probe.settings.close_s)
+    # The engine's configuration hides its secrets by itself; one that a user wrote as a dict does not.
+    if isinstance(provider.config, Mapping):
+        provider.config = dict(provider.config)
+    shown.add("repr() of the provider", repr(provider), str(provider))
+    for event in live.events:
+        _add_event(shown, event, when)
 
 
-def _content(event: Event) -> str:
-    parts = [repr(event)]
+async def _provoke(live: Live, kind: str, attempt: Callable[..., Awaitable[bool]]) -> None:
+    probe = live.probe
+    if kind == "lossy":
+        probe.strike()
+        for _ in range(2):
+            # The first call may make it end; one that did not notice learns it from the next.
+            if probe.can("text_turn"):
+                await attempt("send_text", probe.settings.prompt_text)
+            else:
+                await attempt("send_audio", bytes(960))
+            await live.until(lambda: bool(live.of(*LOSSES)), min(1.0, probe.settings.settle_s))
+        return
+    if probe.answers:
+        with contextlib.suppress(LawBroken, LawSkipped):
+            await live.ask()
+    if not kind:
+        await attempt("send_audio", bytes(probe.input_format(live.provider).frame_bytes + 1))
+        await attempt("send_tool_result", "call-that-never-was", "{}", False)
+
+
+def _add_event(shown: _Shown, event: Event, when: str) -> None:
+    where = f"a {event.type.name} event{when}"
+    shown.add(where, repr(event))
     for value in event.data.values():
-        if not isinstance(value, bytes):
-            parts += [repr(value), str(value)]
         if isinstance(value, BaseException):
-            parts.append(repr(vars(value)))
-    return " ".join(parts)
+            shown.add_error(where, value)
+        elif not isinstance(value, bytes):
+            shown.add(where, repr(value), str(value))
 
 
 @contextlib.contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from voxengine.audio.format import AudioFormat
 from voxengine.events import Event, EventType
 from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Skip, law
-from voxengine.testing.conformance.probe import ENDINGS, OUTPUT, Probe
+from voxengine.testing.conformance.probe import ENDINGS, OUTPUT, Live, Probe
 
 __all__ = ["LAWS"]
 
@@ -41,6 +42,62 @@ _NEEDED: Final = {
 }
 
 
+@contextlib.asynccontextmanager
+async def _every_turn(probe: Probe) -> AsyncIterator[list[Event]]:
+    """Yield the events of a session with a turn of each kind: a text, speech, the result of a call, a given text.
+
+    Raises:
+        LawBroken: The first of them gets no answer, or no response starts. That the others get one is judged
+            elsewhere, so they are passed over here.
+    """
+    probe.require_answers()
+    tool: dict[str, Any] = {"tools": [dict(probe.settings.tool)]} if probe.can("session_tools") else {}
+    async with probe.open(**tool) as live:
+        await live.ask()
+        if not live.of(EventType.RESPONSE_STARTED):
+            raise LawBroken("response_boundaries is declared and no RESPONSE_STARTED came.")
+        for turn in (_spoken_turn, _called_turn, _given_turn):
+            with contextlib.suppress(LawBroken, LawSkipped):
+                await turn(live)
+        await live.until(lambda: _n_open(live) <= 0, probe.settings.settle_s)
+        await live.quiet()
+        yield live.events
+
+
+def _n_open(live: Live) -> int:
+    return len(live.of(EventType.RESPONSE_STARTED)) - len(live.of(*ENDINGS))
+
+
+async def _spoken_turn(live: Live) -> None:
+    probe = live.probe
+    hears = probe.declares("server_turn_detection") or probe.declares("client_turn_detection")
+    if probe.can("text_turn") and probe.can("dialogue") and hears:  # Else it was the first.
+        since = live.now
+        await live.say()
+        await live.answer(since)
+
+
+async def _called_turn(live: Live) -> None:
+    if live.probe.can("text_turn") and live.probe.can("session_tools"):
+        call = await live.ask_for_a_call()
+        since = live.now
+        await live.works(
+            "send_tool_result",
+            call.data.get("call_id"),
+            live.probe.settings.tool_output,
+            False,
+            when="for an open call",
+        )
+        await live.answer(since)
+
+
+async def _given_turn(live: Live) -> None:
+    if live.probe.can("speak"):
+        since = live.now
+        await live.works("speak", "Welcome aboard.", True, when="in an open session")
+        await live.answer(since)
+
+
 @law("responses", into=LAWS, essential=True)
 async def turn_is_answered(probe: Probe) -> None:
     """A turn gets an answer that holds text or audio."""
@@ -50,6 +107,20 @@ async def turn_is_answered(probe: Probe) -> None:
 
         if not turn.output:
             raise LawBroken(f"The answer held neither text nor audio. What came: {live.seen()}.")
+
+
+@law("responses", into=LAWS, declared=("synthesis",), essential=True)
+async def answer_is_spoken(probe: Probe) -> None:
+    """Where speech is declared, an answer holds audio."""
+    probe.require_answers()
+    modalities = probe.config.get("modalities")
+    if modalities is not None and "audio" not in modalities:
+        raise LawSkipped(Skip.UNDECLARED, "the configuration asks for text alone")
+    async with probe.open() as live:
+        turn = await live.ask()
+
+        if not turn.of(EventType.AUDIO_OUTPUT_CHUNK):
+            raise LawBroken(f"synthesis is declared and the answer held no audio. What came: {live.seen()}.")
 
 
 @law("responses", into=LAWS)
@@ -99,34 +170,35 @@ async def output_audio_is_whole_frames(probe: Probe) -> None:
 @law("responses", into=LAWS, declared=_BOUNDARIES, essential=True)
 async def response_starts_before_its_output(probe: Probe) -> None:
     """RESPONSE_STARTED comes once, before any output of the response."""
-    probe.require_answers()
-    async with probe.open() as live:
-        turn = await live.ask()
-        starts = turn.of(EventType.RESPONSE_STARTED)
-        if not starts:
-            raise LawBroken("response_boundaries is declared and no RESPONSE_STARTED came.")
-        first = next((event for event in turn.events if event.type in (*OUTPUT, *ENDINGS)), None)
-        if first is not None and turn.events.index(first) < turn.events.index(starts[0]):
-            raise LawBroken(f"{first.type.name} came before RESPONSE_STARTED.")
-        ids = [event.data.get("response_id") for event in starts]
-        if len(set(ids)) < len(ids):
-            raise LawBroken("RESPONSE_STARTED came twice for one response.")
+    async with _every_turn(probe) as events:
+        started: list[object] = []
+        for event in events:
+            response_id = event.data.get("response_id")
+            if event.type is EventType.RESPONSE_STARTED:
+                if response_id in started:
+                    raise LawBroken("RESPONSE_STARTED came twice for one response.")
+                started.append(response_id)
+            elif event.type in (*OUTPUT, *ENDINGS) and (
+                not started or (response_id and response_id not in started)
+            ):
+                raise LawBroken(f"{event.type.name} came before RESPONSE_STARTED.")
 
 
 @law("responses", into=LAWS, declared=_BOUNDARIES, essential=True)
 async def response_ends_exactly_once(probe: Probe) -> None:
     """Each response that started ends with exactly one RESPONSE_COMPLETED or RESPONSE_CANCELLED."""
-    probe.require_answers()
-    async with probe.open() as live:
-        await live.ask()
-        await live.quiet()
-        for start in live.of(EventType.RESPONSE_STARTED):
+    async with _every_turn(probe) as events:
+        started = [event for event in events if event.type is EventType.RESPONSE_STARTED]
+        ended = [event for event in events if event.type in ENDINGS]
+        for start in started:
             of_it = start.data.get("response_id")
-            n_ends = sum(event.data.get("response_id") == of_it for event in live.of(*ENDINGS))
+            n_ends = sum(event.data.get("response_id") == of_it for event in ended)
             if n_ends != 1:
-                raise LawBroken(f"A response ended {n_ends} times. What came: {live.seen()}.")
-        started = {event.data.get("response_id") for event in live.of(EventType.RESPONSE_STARTED)}
-        stray = [event for event in live.of(*ENDINGS) if event.data.get("response_id") not in started]
+                trigger = start.data.get("trigger")
+                which = f"A response (trigger {trigger!r})" if trigger else "A response"
+                raise LawBroken(f"{which} ended {n_ends} times.")
+        known = {event.data.get("response_id") for event in started}
+        stray = [event for event in ended if event.data.get("response_id") not in known]
         if stray and started:
             raise LawBroken(f"{stray[0].type.name} names a response that never started.")
 
@@ -134,12 +206,9 @@ async def response_ends_exactly_once(probe: Probe) -> None:
 @law("responses", into=LAWS, declared=_BOUNDARIES)
 async def no_output_after_the_end(probe: Probe) -> None:
     """After a response has ended, no output of it comes."""
-    probe.require_answers()
-    async with probe.open() as live:
-        await live.ask()
-        await live.quiet()
+    async with _every_turn(probe) as events:
         ended: set[object] = set()
-        for event in live.events:
+        for event in events:
             if event.type in ENDINGS:
                 ended.add(event.data.get("response_id"))
             elif event.type in OUTPUT and event.data.get("response_id") in ended:
@@ -149,11 +218,13 @@ async def no_output_after_the_end(probe: Probe) -> None:
 @law("responses", into=LAWS, declared=_BOUNDARIES)
 async def output_names_its_response(probe: Probe) -> None:
     """Every output event carries the response_id of a response that started."""
-    probe.require_answers()
-    async with probe.open() as live:
-        turn = await live.ask()
-        started = {event.data.get("response_id") for event in turn.of(EventType.RESPONSE_STARTED)}
-        for event in turn.output:
+    async with _every_turn(probe) as events:
+        started = {
+            event.data.get("response_id") for event in events if event.type is EventType.RESPONSE_STARTED
+        }
+        for event in events:
+            if event.type not in OUTPUT:
+                continue
             response_id = event.data.get("response_id")
             if not response_id:
                 raise LawBroken(f"{event.type.name} has no response_id.")
@@ -198,6 +269,27 @@ async def text_deltas_add_up(probe: Probe) -> None:
                 raise LawBroken("The final text differs from what the deltas add up to.")
         if not n_deltas:
             raise LawSkipped(Skip.UNDECLARED, "the answer came without deltas")
+
+
+@law("responses", into=LAWS)
+async def text_of_an_answer_ends_with_a_final_one(probe: Probe) -> None:
+    """Text that comes in parts ends with one TEXT_OUTPUT whose is_partial is False, and nothing of it follows."""
+    probe.require_answers()
+    async with probe.open() as live:
+        turn = await live.ask()
+        if turn.of(EventType.RESPONSE_CANCELLED):
+            raise LawSkipped(Skip.UNDECLARED, "the answer was cut short")
+        is_open: dict[object, bool] = {}
+        for event in turn.of(EventType.TEXT_OUTPUT):
+            item = (event.data.get("response_id"), event.data.get("item_id"))
+            # Without an item_id it may be another item.
+            if is_open.get(item) is False and item[1] is not None:
+                raise LawBroken("More text came after the one that was final.")
+            is_open[item] = event.data.get("is_partial") is True
+        if not is_open:
+            raise LawSkipped(Skip.UNDECLARED, "the answer held no text")
+        if any(is_open.values()):
+            raise LawBroken("The last text of an answer is partial: who waits for all of it waits for ever.")
 
 
 @law("responses", into=LAWS, declared=("word_timings",))

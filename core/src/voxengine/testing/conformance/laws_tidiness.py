@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import types
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final
 
+from voxengine.audio.format import AudioFormat
+from voxengine.capabilities import HOOK_CAPABILITIES
+from voxengine.config import TurnDetection
+from voxengine.history import Item
 from voxengine.providers.contract import bind
 from voxengine.testing.clock import LeakError, leak_check
 from voxengine.testing.conformance.law import Law, LawBroken, law
+from voxengine.testing.conformance.laws_audio import require_input
 from voxengine.testing.conformance.probe import Live, Probe, tell
+from voxengine.testing.conformance.subject import sound_in
 
 __all__ = ["LAWS"]
 
@@ -164,14 +170,111 @@ async def disconnect_can_be_cancelled_at_every_await(probe: Probe) -> None:
             return
 
 
+_Prepare = Callable[[Live], Awaitable[tuple[Any, ...]]]
+"""Brings a session to where a call makes sense, and returns the call's arguments."""
+
+
+async def _at_every_await(
+    probe: Probe, hook: str, prepare: _Prepare, *, again: bool = False, **options: Any
+) -> None:
+    """LawBroken unless a call can be cancelled at each of its awaits and the session goes on after it.
+
+    Args:
+        again: Make the call once more after it was cancelled.
+        options: Of the sessions.
+    """
+    for at in range(1, probe.settings.n_cancellations + 1):
+        async with probe.open(None if options else probe.subject.make(), **options) as live:
+            arguments = await prepare(live)
+            was_cut = await _cancelled(live, hook, *arguments, at=at)
+            if not was_cut:
+                return
+            if again:
+                await live.works(hook, *arguments, when=f"after it was cancelled at its await {at}")
+            await live.quiet()
+            await live.goes_on(f"{hook}() was cancelled at its await {at}")
+
+
+def _with(*arguments: Any) -> _Prepare:
+    async def prepare(_: Live) -> tuple[Any, ...]:
+        return arguments
+
+    return prepare
+
+
 @law("tidiness", into=LAWS, needs=("text_turn",))
 async def send_text_can_be_cancelled_at_every_await(probe: Probe) -> None:
     """send_text that is cancelled at any await leaves a session that goes on."""
     probe.require_answers()
-    for at in range(1, probe.settings.n_cancellations + 1):
-        async with probe.open(probe.subject.make()) as live:
-            was_cut = await _cancelled(live, "send_text", probe.settings.prompt_text, at=at)
-            if not was_cut:
-                return
-            await live.quiet()
-            await live.goes_on(f"send_text() was cancelled at its await {at}")
+    await _at_every_await(probe, "send_text", _with(probe.settings.prompt_text))
+
+
+@law("tidiness", into=LAWS)
+async def send_audio_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """send_audio that is cancelled at any await ends with CancelledError, and the session goes on."""
+    require_input(probe)
+
+    async def prepare(live: Live) -> tuple[Any, ...]:
+        form = probe.input_format(live.provider)
+        return (sound_in(bytes(48 * 100), AudioFormat(24_000), form),)
+
+    await _at_every_await(probe, "send_audio", prepare)
+
+
+@law("tidiness", into=LAWS)
+async def interrupt_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """Interrupt that is cancelled at any await can be called again, and the session goes on."""
+
+    async def prepare(live: Live) -> tuple[Any, ...]:
+        if probe.can("text_turn") and probe.answers:
+            await live.begin_long_answer()
+        return (None,)
+
+    await _at_every_await(probe, "interrupt", prepare, again=True)
+
+
+@law("tidiness", into=LAWS, needs=("live_configuration",))
+async def configure_session_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """configure_session that is cancelled at any await ends with CancelledError, and the session goes on."""
+    await _at_every_await(
+        probe, "configure_session", _with({"instructions": "Answer in one short sentence."})
+    )
+
+
+@law("tidiness", into=LAWS, needs=("client_turn_detection",))
+async def end_turn_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """end_turn that is cancelled at any await ends with CancelledError, and the session goes on."""
+
+    async def prepare(live: Live) -> tuple[Any, ...]:
+        await live.say(ends=False)
+        return (False,)
+
+    await _at_every_await(probe, "end_turn", prepare, turn_detection=TurnDetection("manual"))
+
+
+@law("tidiness", into=LAWS, needs=("text_turn", "session_tools"))
+async def send_tool_result_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """send_tool_result that is cancelled at any await ends with CancelledError, and the session goes on."""
+
+    async def prepare(live: Live) -> tuple[Any, ...]:
+        call = await live.ask_for_a_call()
+        return call.data.get("call_id"), probe.settings.tool_output, False
+
+    await _at_every_await(probe, "send_tool_result", prepare, tools=[dict(probe.settings.tool)])
+
+
+@law("tidiness", into=LAWS)
+async def other_calls_can_be_cancelled_at_every_await(probe: Probe) -> None:
+    """What is left of the calls, cancelled at any await, ends with CancelledError, and the session goes on."""
+    past = Item("item-1", "user_text", "My name is Ada.", status="completed")
+    arguments: dict[str, tuple[Any, ...]] = {
+        "discard_input": (),
+        "load_history": ([past],),
+        "send_item": (past,),
+        "speak": ("Welcome aboard.", True),
+        "get_usage": (),
+        "estimate_cost": (),
+    }
+    for hook, given in arguments.items():
+        if probe.can(HOOK_CAPABILITIES[hook]):
+            await _at_every_await(probe, hook, _with(*given))

@@ -29,8 +29,9 @@ ENDINGS: Final = (EventType.RESPONSE_COMPLETED, EventType.RESPONSE_CANCELLED)
 ERRORS: Final = (EventType.ERROR_GENERAL, EventType.ERROR_AUDIO, EventType.ERROR_NETWORK)
 LOSSES: Final = (EventType.CONNECTION_LOST, EventType.CONNECTION_CLOSED, EventType.CONNECTION_FAILED)
 DEFAULT_FORMAT: Final = AudioFormat(24_000)
+_NO_KEY: Final = "sk-conformance-no-such-key"
 _MADE_FROM: Final = {
-    "refused": "a key",
+    "refused": "an address or a key",
     "unreachable": "an address",
     "stalled": "a ws:// address",
     "lossy": "a ws:// address",
@@ -122,9 +123,9 @@ class Live:
         except Exception as error:
             raise LawBroken(f"{hook}() {when} raised {tell(error)}") from error
 
-    async def disconnect(self) -> None:
-        """Disconnect; LawBroken when it takes longer than the engine waits."""
-        await self.call("disconnect", limit_s=self.probe.settings.close_s)
+    async def disconnect(self, limit_s: float | None = None) -> None:
+        """Disconnect; LawBroken when it takes longer than the engine waits, or than ``limit_s``."""
+        await self.call("disconnect", limit_s=self.probe.settings.close_s if limit_s is None else limit_s)
 
     # -- waiting ------------------------------------------------------------------------------------
 
@@ -159,6 +160,17 @@ class Live:
         else:
             await self.say()
         return await self.answer(since)
+
+    async def ask_for_a_call(self) -> Event:
+        """Ask for something that the declared tool is needed for, and return the call."""
+        since = self.now
+        await self.works("send_text", self.probe.settings.tool_prompt_text, when="in an open session")
+        call = await self.wait_for(
+            EventType.FUNCTION_CALL_INVOKED, since=since, why="A turn with tool_prompt_text brought no call"
+        )
+        if self.probe.has_boundaries:
+            await self.until(lambda: bool(self.of(*ENDINGS, since=since)), self.probe.settings.settle_s)
+        return call
 
     async def begin_long_answer(self) -> Turn:
         """Ask for something long and return when its first output has come."""
@@ -221,6 +233,18 @@ class Live:
                 due = began + form.duration_ms(at + size) / 1000 / speed
                 await asyncio.sleep(max(0.0, due - loop.time()))
 
+    def check_in_force(self, name: str, sign: str, since: int = 0) -> None:
+        """LawSkipped unless the settings that are in force are told, and hold a word for an option."""
+        for event in self.of(EventType.CONNECTION_ESTABLISHED, EventType.SESSION_UPDATED, since=since):
+            settings = event.data.get("settings")
+            if isinstance(settings, Mapping) and sign in str(settings.get(name)):
+                return
+        raise LawSkipped(
+            Skip.UNJUDGED,
+            f"{name!r} was taken without an error; whether the service heeds it does not show from outside, since "
+            "no CONNECTION_ESTABLISHED or SESSION_UPDATED names it among the settings in force",
+        )
+
     def no_errors(self, since: int, what: str) -> None:
         """LawBroken when an ERROR event or the loss of the session came."""
         found = self.of(*ERRORS, *LOSSES, since=since)
@@ -255,6 +279,8 @@ class Probe:
         self._stack = contextlib.AsyncExitStack()
         self._strikes: list[Callable[[], None]] = []
         self._sample: BaseProvider | None = None
+        self.is_key_a_guess = False
+        """Whether the refused peer was made without knowing that there is a key to be wrong."""
         self.provider_class: type[BaseProvider]
         self.capabilities: Capabilities
         self.config: dict[str, Any]
@@ -357,14 +383,17 @@ class Probe:
             with contextlib.suppress(Exception):  # Laws of their own judge disconnect().
                 await live.disconnect()
 
-    async def peer(self, kind: str) -> BaseProvider:
+    async def peer(self, kind: str, **changes: Any) -> BaseProvider:
         """Return an instance with a bad peer: ``refused``, ``unreachable``, ``stalled`` or ``lossy``.
+
+        Args:
+            changes: Further options, where the kit makes it.
 
         Raises:
             LawSkipped: The run has none and none can be made.
         """
         factory: Callable[[], BaseProvider] | None = getattr(self.subject, kind)
-        made = factory() if factory is not None else await self._made_up_peer(kind)
+        made = factory() if factory is not None else await self._made_up_peer(kind, changes)
         if made is None:
             raise LawSkipped(
                 Skip.UNEQUIPPED,
@@ -372,30 +401,46 @@ class Probe:
             )
         return made
 
-    async def _made_up_peer(self, kind: str) -> BaseProvider | None:
-        # A class may say with which options it simulates bad peers, so that it is judged in full anywhere.
+    async def _made_up_peer(self, kind: str, changes: dict[str, Any]) -> BaseProvider | None:
+        # A class may say with which options it simulates bad peers, so that it is judged in full anywhere. Where
+        # there is a service, only options that reach it do anything: a key and an address.
         simulated: Mapping[str, Mapping[str, Any]] = getattr(self.provider_class, "conformance_peers", {})
-        if kind in simulated:
-            options = dict(simulated[kind])
-            metadata = {**(self.config.get("metadata") or {}), **options.pop("metadata", {})}
-            return self.subject.make(**options, metadata=metadata)
+        options = dict(simulated.get(kind, {}))
+        own = options.pop("metadata", {})
+        metadata = {**(self.config.get("metadata") or {}), **own}
+        address = None if self.subject.is_in_memory else self._address()
+        if kind in simulated and (address is None or "api_key" in options or {"url", "endpoint"} & set(own)):
+            return self.subject.make(**{**changes, **options, "metadata": metadata})
         if self.subject.is_in_memory:
             return None
         if kind == "refused":
-            key = self.config.get("api_key")
-            return self.subject.make(api_key=f"not-{key[::-1]}") if isinstance(key, str) and key else None
-        metadata = self.config.get("metadata") or {}
-        name = next((name for name in ("url", "endpoint") if isinstance(metadata.get(name), str)), None)
-        if name is None:
+            return self._with_wrong_key(changes)
+        if address is None:
             return None
-        address: str = metadata[name]
+        name, url = address
         if kind == "unreachable":
-            return self.subject.make(metadata={**metadata, name: closed_port_url(address)})
-        if not address.startswith("ws://"):
+            return self.subject.make(**{**changes, "metadata": {**metadata, name: closed_port_url(url)}})
+        if not url.startswith("ws://"):
             return None
-        proxy = await self._stack.enter_async_context(FaultProxy(address))
+        proxy = await self._stack.enter_async_context(FaultProxy(url))
         self._strikes.append(proxy.stall if kind == "stalled" else proxy.cut)
-        return self.subject.make(metadata={**metadata, name: proxy.url})
+        return self.subject.make(**{**changes, "metadata": {**metadata, name: proxy.url}})
+
+    def _address(self) -> tuple[str, str] | None:
+        """Return which option names the service's address, and the address."""
+        metadata = self.config.get("metadata") or {}
+        for name in ("url", "endpoint"):
+            if isinstance(metadata.get(name), str):
+                return name, metadata[name]
+        return None
+
+    def _with_wrong_key(self, changes: dict[str, Any]) -> BaseProvider:
+        key = self.config.get("api_key")
+        # A provider may find its key in the environment, and another may need none at all.
+        known = key if isinstance(key, str) else ""
+        self.is_key_a_guess = not known
+        wrong = f"not-{known[::-1]}" if known else _NO_KEY
+        return self.subject.make(**{**changes, "api_key": wrong})
 
     def strike(self) -> None:
         """Let the fault of a peer that the kit made take hold; others act by themselves."""

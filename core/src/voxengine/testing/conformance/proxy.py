@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from voxengine.errors import ConfigError
 
 __all__ = ["FaultProxy", "closed_port_url"]
+
+_ROUNDS: Final = 4
+"""Of the loop, within which it hands over a connection that it has taken. One whose server was closed meanwhile
+it would leave open."""
 
 
 class FaultProxy:
@@ -32,6 +37,7 @@ class FaultProxy:
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._server: asyncio.Server | None = None
+        self._is_over = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,16 +54,21 @@ class FaultProxy:
         # Small, so that a client that writes on is held back soon.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         listener.bind(("127.0.0.1", 0))
-        self._server = await asyncio.start_server(self._serve, sock=listener, limit=8_192)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=8_192)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
-        self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_over = True
+        try:
+            for _round in range(_ROUNDS):
+                await asyncio.sleep(0)
+        finally:
+            if self._server is not None:
+                self._server.close()
+            self.cut()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stall(self) -> None:
         """Read no more from clients; what the service sends still arrives."""
@@ -68,16 +79,29 @@ class FaultProxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine function: the task that asyncio would make of it is known to us only at its first step,
+        # and asyncio of Python 3.11 complains about one that was cancelled.
+        if self._is_over:
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="fault proxy")
         self._tasks.add(task)
+
+        def on_end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._writers.discard(writer)
+            if task.cancelled():  # Perhaps before its first step.
+                writer.transport.abort()
+
+        task.add_done_callback(on_end)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._join(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            writer.transport.abort()  # Cancelled by the end of the proxy alone: nobody else has the task.
-        finally:
-            self._tasks.discard(task)
+        except OSError:
+            writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         service_reader, service_writer = await asyncio.open_connection(*self._target)

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from enum import StrEnum
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 
-from voxengine.testing.clock import VirtualDeadlock, VirtualTimeExceeded, run_virtual
+from voxengine.testing.clock import VirtualDeadlock, VirtualTimeExceeded, VirtualTimeLoop
 from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Outcome, Result, Skip
 from voxengine.testing.conformance.laws import LAWS
 from voxengine.testing.conformance.probe import Probe, tell
 from voxengine.testing.conformance.subject import Subject
 
-__all__ = ["Clock", "Grade", "Report", "judge", "run_law", "run_laws"]
+__all__ = ["Clock", "Grade", "LoopRunner", "Report", "judge", "run_law", "run_laws"]
 
 Clock = Literal["virtual", "real"]
+_MAX_REAL_S: Final = 120.0
+"""For one law on virtual time."""
+
+
+class LoopRunner(Protocol):
+    """Runs a coroutine function on an event loop of its own."""
+
+    def __call__(
+        self,
+        main: Callable[[], Coroutine[Any, Any, Result]],
+        /,
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    ) -> Result:
+        """Return its result; the loop is closed by then."""
+
+
+def _run(
+    main: Callable[[], Coroutine[Any, Any, Result]],
+    /,
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> Result:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main())
 
 
 class Grade(StrEnum):
@@ -36,7 +62,7 @@ class Grade(StrEnum):
 
 _MEANINGS: Final = {
     Grade.A: "Complete: every law passed that the vendor makes possible.",
-    Grade.B: "Sound: no law is broken; some could not be judged, for want of a declaration, of code or of a peer.",
+    Grade.B: "Sound: no law is broken; some could not be judged, for want of a declaration, of code, of a peer or of a sign.",
     Grade.C: "Usable with care: a law is broken, none of the essential ones.",
     Grade.D: "Unsound: an essential law is broken; an application cannot rely on this provider.",
 }
@@ -128,6 +154,7 @@ def run_laws(
     laws: Iterable[Law] = LAWS,
     clock: Clock = "real",
     on_result: Callable[[Result], object] | None = None,
+    runner: LoopRunner = _run,
 ) -> Report:
     """Apply laws, each on an event loop of its own, and return the report. Call it outside of any loop.
 
@@ -137,21 +164,22 @@ def run_laws(
         clock: ``virtual`` for a provider that lives in memory: hours pass in no time; ``real`` for one that
             talks to a socket.
         on_result: Told about each result as it comes.
+        runner: Runs each law on its loop; by default as ``asyncio.run`` does.
     """
     results: list[Result] = []
     subject = attrs.evolve(subject, is_in_memory=clock == "virtual")
     for law in laws:
-        result = _on_a_loop(law, subject, clock)
+        result = _on_a_loop(law, subject, clock, runner)
         results.append(result)
         if on_result is not None:
             on_result(result)
     return Report(subject.name, tuple(results), {"clock": clock})
 
 
-def _on_a_loop(law: Law, subject: Subject, clock: Clock) -> Result:
-    work = run_law(law, subject)
+def _on_a_loop(law: Law, subject: Subject, clock: Clock, runner: LoopRunner) -> Result:
+    loop_factory = partial(VirtualTimeLoop, max_real_s=_MAX_REAL_S) if clock == "virtual" else None
     try:
-        return run_virtual(work, max_real_s=120.0) if clock == "virtual" else asyncio.run(work)
+        return runner(partial(run_law, law, subject), loop_factory=loop_factory)
     except (VirtualDeadlock, VirtualTimeExceeded) as stuck:
         reason = f"Nothing could go on. {stuck}"
         return Result(law, Outcome.FAILED, masked(reason, subject))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -14,7 +15,15 @@ from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.config import ProviderConfig
 from voxengine.providers.base import BaseProvider
 
-__all__ = ["Factory", "Settings", "Subject", "secrets_of", "sound_in", "speech_like"]
+__all__ = [
+    "Factory",
+    "Settings",
+    "Subject",
+    "secrets_in_environment",
+    "secrets_of",
+    "sound_in",
+    "speech_like",
+]
 
 _SECRET_WORDS: Final = ("key", "token", "secret", "password")
 TOOL: Final[Mapping[str, Any]] = {
@@ -60,6 +69,8 @@ class Settings:
     """For a call of the contract."""
     close_s: float = 5.0
     """For ``disconnect``; the engine gives up after that."""
+    stalled_close_s: float = 30.0
+    """The same when the service has stopped reading; a library may need its next ping to notice."""
     answer_s: float = 20.0
     """From a request to the first sign of an answer, and for its end."""
     settle_s: float = 3.0
@@ -116,17 +127,27 @@ def secrets_of(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def secrets_in_environment() -> list[str]:
+    """Return what the variables of the environment hold whose names end like that of a key."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if name.lower().endswith(tuple(f"_{word}" for word in _SECRET_WORDS)) and len(value) >= 12
+    ]
+
+
 def remaking(provider: BaseProvider) -> Factory:
     """Return a factory that gives the instance itself first, and then others of its class and configuration."""
     held = [provider]
     kind = type(provider)
-    given = provider.config if isinstance(provider.config, Mapping) else {}
-    config = ProviderConfig(given)
+    config = provider.config if isinstance(provider.config, Mapping) else {}
+    # A plain dict stays one: it shows its key to whoever prints it, and every instance shall do the same.
+    like: type[dict[str, Any]] = dict if type(config) is dict else ProviderConfig
 
     def make(**changes: Any) -> BaseProvider:
         if held and not changes:
             return held.pop()
-        return kind(ProviderConfig({**config, **changes}))
+        return kind(like({**config, **changes}))
 
     return make
 

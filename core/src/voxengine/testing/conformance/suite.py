@@ -15,7 +15,14 @@ from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped
 from voxengine.testing.conformance.laws import LAWS
 from voxengine.testing.conformance.probe import tell
 from voxengine.testing.conformance.run import Clock, judge, masked
-from voxengine.testing.conformance.subject import Factory, Settings, Subject, remaking, secrets_of
+from voxengine.testing.conformance.subject import (
+    Factory,
+    Settings,
+    Subject,
+    remaking,
+    secrets_in_environment,
+    secrets_of,
+)
 
 __all__ = ["ProviderConformance"]
 
@@ -54,6 +61,7 @@ class ProviderConformance:
     connect_s: ClassVar[float] = _DEFAULTS.connect_s
     call_s: ClassVar[float] = _DEFAULTS.call_s
     close_s: ClassVar[float] = _DEFAULTS.close_s
+    stalled_close_s: ClassVar[float] = _DEFAULTS.stalled_close_s
     answer_s: ClassVar[float] = _DEFAULTS.answer_s
     settle_s: ClassVar[float] = _DEFAULTS.settle_s
     quiet_s: ClassVar[float] = _DEFAULTS.quiet_s
@@ -125,7 +133,7 @@ class ProviderConformance:
             stalled=_factory(stalled_provider),
             lossy=_factory(lossy_provider),
             is_in_memory=self.clock == "virtual",
-            secrets=tuple(secrets_of(config)),
+            secrets=(*secrets_of(config), *secrets_in_environment()),
         )
 
 

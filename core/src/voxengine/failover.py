@@ -1,0 +1,98 @@
+"""Which configuration is tried next after a loss, and from when on."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from voxengine.config import VoiceEngineConfig
+from voxengine.errors import ProviderError, VoxEngineError
+
+__all__ = ["Candidate", "Failover"]
+
+_FIRST_S: Final = 0.5
+"""Longest wait after the first failure; doubled by each that follows."""
+_LONGEST_S: Final = 8.0
+_OPEN_AFTER: Final = 4
+"""Failures in a row after which a provider is left alone for a while, if there is another."""
+_COOL_DOWN_S: Final = 30.0
+_MOST_DOUBLINGS: Final = 4
+
+
+@attrs.define(eq=False)
+class Candidate:
+    """A configuration with its circuit breaker: after failures it is left alone, then probed by one attempt."""
+
+    config: VoiceEngineConfig
+    n_failures: int = 0
+    """In a row."""
+    next_at: float = 0.0
+    """Loop time from which on it may be tried."""
+
+    def worked(self) -> None:
+        """Note that it serves again."""
+        self.n_failures, self.next_at = 0, 0.0
+
+    def asked_to_wait(self, error: VoxEngineError, now: float) -> None:
+        """Note how long the service wants to be left alone, without counting a failure."""
+        self.next_at = now + (_retry_after_s(error) or 0.0)
+
+    def failed(self, error: VoxEngineError, now: float, jitter: float, *, is_alone: bool) -> None:
+        """Note a failed attempt.
+
+        Args:
+            error: Why.
+            now: The loop's time.
+            jitter: From 0 to 1: where within the upper half of the wait.
+            is_alone: There is no other candidate. Then what cannot help is not tried again, and the wait is
+                never longer than the back-off.
+        """
+        self.n_failures += 1
+        doublings = min(self.n_failures - 1, _MOST_DOUBLINGS)
+        wait_s = min(_FIRST_S * 2**doublings, _LONGEST_S) * (0.5 + 0.5 * jitter)
+        if not (isinstance(error, ProviderError) and error.recoverable):
+            wait_s = math.inf if is_alone else _COOL_DOWN_S * 2**doublings
+        elif self.n_failures >= _OPEN_AFTER and not is_alone:
+            wait_s = max(wait_s, _COOL_DOWN_S * 2 ** (self.n_failures - _OPEN_AFTER))
+        self.next_at = now + max(wait_s, _retry_after_s(error) or 0.0)
+
+
+class Failover:
+    """The candidates of one engine: the configuration in force, and its fallbacks in their order."""
+
+    def __init__(self, first: VoiceEngineConfig, fallbacks: Sequence[VoiceEngineConfig]) -> None:
+        self._first = Candidate(first)
+        self._others = [Candidate(config) for config in fallbacks]
+        self.current = self._first
+        """The one in force, or in force when its session was lost."""
+        self.jitter = random.Random()
+        """Spreads the attempts of many engines that lost their service at once."""
+
+    def requested(self, config: VoiceEngineConfig) -> None:
+        """Note that the application chose a configuration itself."""
+        known = next((held for held in self._others if held.config is config), None)
+        self.current = self._first = known or Candidate(config)
+        self.current.next_at = 0.0
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Those that can be tried, the preferred one first."""
+        return list(dict.fromkeys([self.current, self._first, *self._others]))
+
+    def failed(self, candidate: Candidate, error: VoxEngineError, now: float) -> None:
+        """Note a failed attempt, or a session that ended before it was of any use."""
+        is_alone = len(self.candidates) == 1
+        candidate.failed(error, now, self.jitter.random(), is_alone=is_alone)
+
+    def next(self, now: float) -> tuple[Candidate, float]:
+        """Return what to try next and at what time; in the order of preference where several may be tried."""
+        candidate = min(self.candidates, key=lambda held: max(held.next_at, now))
+        return candidate, max(candidate.next_at, now)
+
+
+def _retry_after_s(error: VoxEngineError) -> float | None:
+    return error.retry_after_s if isinstance(error, ProviderError) else None

@@ -1,0 +1,135 @@
+"""What a session that takes over is given of the unfinished conversation, and what it is asked for.
+
+Complete utterances go in under manual control of the turn, one answer is asked for behind the last, and only
+then what the user is still saying follows through the vendor's own turn detection.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import attrs
+
+from voxengine.config import TurnDetection
+from voxengine.conversation import Conversation
+from voxengine.errors import VoxEngineError
+from voxengine.session import Session
+from voxengine.turns import endpointing_silence_ms
+
+__all__ = ["CONTINUE", "RESTART", "USE_RESULT", "Debt", "in_turn", "pay", "replay_from", "take_turn_control"]
+
+CONTINUE: Final = (
+    "[Note: a fault of the connection cut your last reply. The user heard exactly what the conversation shows of "
+    "it. Go on from there, without repeating it and without a word about the fault.]"
+)
+"""What the next session is told, as a turn of its own, to go on with an answer that was cut."""
+RESTART: Final = (
+    "[Note: a fault of the connection cut your last reply. Answer the user's last turn again, from the start and "
+    "without a word about the fault.]"
+)
+USE_RESULT: Final = (
+    "[Note: the tool that you called has returned; the conversation shows its result. Go on with it.]"
+)
+
+
+@attrs.frozen
+class Debt:
+    """What the next session owes the user, besides what the history says."""
+
+    complete_to: int | None
+    """Journal index at which the spoken turns that wait for an answer end; None: none waits."""
+    is_by_hand: bool
+    """Whether the session is under manual control, so that it can be told where the turn ends."""
+    unclaimed_tool: bool
+    """A tool's result reached nobody who could use it."""
+    cut_reply: bool
+    """An answer was cut, and nothing was said since."""
+
+
+async def take_turn_control(conversation: Conversation, session: Session) -> bool:
+    """Put a session under manual control of the turn where complete utterances wait and it can be.
+
+    Its own turn detection is told again by :func:`pay`.
+    """
+    user = conversation.user
+    if session.config["turn_detection"].kind in ("client", "manual"):
+        return session.can("client_turn_detection")
+    cells = session.capabilities
+    if user.turn_end is None or not (cells.client_turn_detection and cells.live_configuration):
+        return False
+    try:
+        await session.call("configure_session", {"turn_detection": TurnDetection("manual")})
+    except VoxEngineError:
+        return False  # Then the vendor hears the silence in which the turn ends.
+    return True
+
+
+def replay_from(conversation: Conversation, old: Session | None, session: Session) -> int:
+    """Return the journal index from which the next session hears the user."""
+    user = conversation.user
+    assert user.journal is not None
+    if old is not None and old.sender is not None and old.is_ready:
+        if old.input_format != session.input_format and not in_turn(conversation, old):
+            return max(old.sender.cursor, user.journal.start)
+        return user.open_turn_start()
+    start = user.open_turn_start()
+    is_known = user.is_speaking or user.turn_end is not None
+    if is_known or session.config["turn_detection"].kind == "manual":
+        return start
+    return user.journal.first_sound(start)  # Nobody has to hear the silence of the gap.
+
+
+def in_turn(conversation: Conversation, session: Session) -> bool:
+    """Return whether the user is at a turn, or has ended one that is not answered."""
+    user = conversation.user
+    if session.config["turn_detection"].kind == "manual":
+        return user.has_open_turn
+    return user.is_speaking or user.turn_end is not None
+
+
+async def pay(
+    conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
+) -> None:
+    """Ask a session that has taken over for everything that is owed. Failures are reported as events."""
+    texts = list(conversation.user.unanswered_texts.values())
+    try:
+        await _end_spoken_turns(conversation, session, debt)
+        for text in texts:
+            conversation.responses.input("text", is_request=True)
+            await session.call("send_text", text)
+        if texts or debt.complete_to is not None or conversation.user.is_speaking:
+            return
+        if debt.unclaimed_tool:
+            await _ask(conversation, session, USE_RESULT, "tool")
+        elif debt.cut_reply and policy != "leave":
+            await _ask(conversation, session, CONTINUE if policy == "continue" else RESTART, "server")
+    except Exception as error:
+        conversation.responses.request_failed()
+        conversation.report(session, error)
+
+
+async def _end_spoken_turns(conversation: Conversation, session: Session, debt: Debt) -> None:
+    sender = session.sender
+    assert sender is not None
+    complete_to = debt.complete_to
+
+    async def end() -> None:
+        if complete_to is not None:
+            conversation.responses.input("audio", is_request=True, covers=complete_to)
+            await session.call("end_turn", True)
+        detection: TurnDetection = session.config["turn_detection"]
+        if detection.kind not in ("client", "manual"):
+            await session.configure({"turn_detection": detection})
+
+    if debt.is_by_hand:
+        await sender.send_up_to(end)
+    elif complete_to is not None:
+        # The silence in which the turn ended may not have been the user's, or not have come yet.
+        await sender.inject_silence(endpointing_silence_ms(session))
+
+
+async def _ask(conversation: Conversation, session: Session, note: str, trigger: str) -> None:
+    if not session.can("text_turn"):
+        return
+    conversation.responses.input(trigger, is_request=True)
+    await session.call("send_text", note)

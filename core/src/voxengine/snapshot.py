@@ -1,0 +1,263 @@
+"""A conversation as a plain value: what another process needs to go on with it.
+
+A snapshot is a dict of JSON values. It holds what was said, what waits for an answer (with its audio), where the
+open turn stands, the settings without any secret, and what was used so far. It does not hold the session, which
+belongs to one process and one service: whoever resumes opens a new one and is told the history.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from voxengine._config_json import config_from_json, config_to_json, format_to_json
+from voxengine.audio.format import AudioFormat
+from voxengine.config import VoiceEngineConfig
+from voxengine.conversation import Conversation
+from voxengine.errors import AudioFormatError, ConfigError, VoxEngineError
+from voxengine.history import History, ItemKind
+from voxengine.metrics import Metrics, SessionMetrics
+
+__all__ = ["SNAPSHOT_VERSION", "Kept", "read_snapshot", "restore", "turn_state", "write_snapshot"]
+
+SNAPSHOT_VERSION: Final = 1
+"""Version of the value that ``VoiceEngine.snapshot`` returns."""
+
+_KIND: Final = "voxengine.snapshot"
+LOST_CALL: Final = (
+    "The call was under way when the conversation moved to another process. It is not made again, and its result "
+    "is not known."
+)
+"""What the agent is told of a tool call that had no result when the snapshot was taken."""
+_NOTHING_OPEN: Final[Mapping[str, Any]] = {
+    "is_speaking": False,
+    "speech_start": None,
+    "waiting_from": None,
+    "turn_end": None,
+    "gave_up": False,
+    "item": None,
+    "earlier": [],
+    "texts": {},
+    "unanswered_texts": {},
+}
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """What a snapshot holds, beside the history."""
+
+    config: VoiceEngineConfig
+    """Without key and tools."""
+    input_format: AudioFormat | None = None
+    """None: the engine was never connected."""
+    output_format: AudioFormat | None = None
+    audio: bytes = attrs.field(default=b"", repr=False)
+    """The user's audio that waits for an answer, in ``input_format``."""
+    start: int = 0
+    """Sample index of its first frame."""
+    turn: Mapping[str, Any] = attrs.field(factory=lambda: dict(_NOTHING_OPEN), repr=False)
+    cut_reply: tuple[str, ...] = ()
+    role: str = ""
+    owes_tool_answer: bool = False
+    """The result of a tool reached the agent and was not made use of."""
+    sessions: tuple[Mapping[str, Any], ...] = ()
+    epoch: int = 0
+    n_ids: int = 1
+
+
+def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, Any], History]:
+    """Return where a running conversation stands, as fields of :class:`Kept`, and its history as of now.
+
+    What the agent says at this moment counts as cut at what was heard of it; the conversation itself goes on.
+    """
+    user, responses = conversation.user, conversation.responses
+    copy = History.load(history.export(), keep_audio_s=None, max_audio_s=float("inf"))
+    journal = user.journal
+    if journal is None:
+        return {}, copy
+    cut = list(conversation.cut_reply)
+    if conversation.clock is not None:
+        cut += [item for item in conversation.agent.cut_in(copy, responses.current) if item not in cut]
+    start = user.open_turn_start()
+    return {
+        "input_format": journal.format,
+        "output_format": conversation.output_format,
+        "audio": journal.read(start, journal.end - start),
+        "start": start,
+        "turn": user.to_json(),
+        "cut_reply": tuple(cut),
+        "role": conversation.role,
+        "owes_tool_answer": conversation.calls.is_unclaimed or responses.owes_tool,
+    }, copy
+
+
+def restore(kept: Kept, conversation: Conversation, history: History, metrics: Metrics) -> None:
+    """Put a conversation that has not begun where another one was."""
+    if kept.input_format is not None and kept.output_format is not None:
+        conversation.fix_formats(kept.input_format, kept.output_format)
+        journal = conversation.user.journal
+        assert journal is not None
+        journal.begin_at(kept.start, kept.audio)
+    conversation.user.restore(kept.turn)
+    conversation.restore(kept.cut_reply, kept.role)
+    calls = [item.call_id for item in history if item.kind is ItemKind.TOOL_CALL]
+    lost = history.open_calls()
+    for call in lost:
+        history.add_tool_result(call.call_id, LOST_CALL, is_error=True)
+    conversation.calls.restore(calls, is_unclaimed=kept.owes_tool_answer or bool(lost))
+    metrics.sessions.extend(SessionMetrics(**held) for held in kept.sessions)
+
+
+# -- as JSON --------------------------------------------------------------------------------------------
+
+
+def write_snapshot(
+    kept: Kept, history: History, audio_file: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Return the snapshot as plain JSON values.
+
+    Args:
+        kept: All but the history.
+        history: What was said.
+        audio_file: A WAV file to write the unanswered audio to; None: it is part of the value, in base64.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    spoken: dict[str, Any] | None = None
+    if kept.input_format is not None and kept.output_format is not None:
+        spoken = {
+            "input_format": format_to_json(kept.input_format),
+            "output_format": format_to_json(kept.output_format),
+            "start": kept.start,
+            "n_samples": kept.input_format.n_frames(len(kept.audio)),
+            "audio": _write_audio(kept.audio, kept.input_format, audio_file),
+        }
+    return {
+        "kind": _KIND,
+        "version": SNAPSHOT_VERSION,
+        "provider": kept.config.provider,
+        "config": config_to_json(kept.config),
+        "history": history.export(),
+        "input": spoken,
+        "turn": dict(kept.turn),
+        "cut_reply": list(kept.cut_reply),
+        "floor": kept.role,
+        "owes_tool_answer": kept.owes_tool_answer,
+        "sessions": [dict(held) for held in kept.sessions],
+        "epoch": kept.epoch,
+        "n_ids": kept.n_ids,
+    }
+
+
+def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
+    """Return what a snapshot holds, and its history as :meth:`History.load` takes it.
+
+    Raises:
+        ConfigError: It is no snapshot, of another version, or damaged.
+    """
+    if not isinstance(value, Mapping) or value.get("kind") != _KIND:
+        raise ConfigError("This is no snapshot. Pass what VoiceEngine.snapshot() returned.")
+    if value.get("version") != SNAPSHOT_VERSION:
+        raise ConfigError(
+            f"The snapshot has version {value.get('version')!r}; this voxengine reads version {SNAPSHOT_VERSION}. "
+            "Resume it with the voxengine that wrote it, or start a new conversation with its 'history'."
+        )
+    try:
+        turn = {name: value["turn"][name] for name in _NOTHING_OPEN}
+        fields: dict[str, Any] = {
+            "config": config_from_json(value["config"]),
+            "turn": turn,
+            "cut_reply": tuple(value["cut_reply"]),
+            "role": str(value["floor"]),
+            "owes_tool_answer": bool(value["owes_tool_answer"]),
+            "sessions": tuple(_session(held) for held in value["sessions"]),
+            "epoch": int(value["epoch"]),
+            "n_ids": int(value["n_ids"]),
+            **_read_input(value["input"]),
+        }
+        _check_turn(turn)
+        history = value["history"]
+    except VoxEngineError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"The snapshot is damaged: {type(error).__name__} {str(error)[:80]}. Take it again."
+        ) from None
+    return Kept(**fields), history
+
+
+def _session(value: Mapping[str, Any]) -> dict[str, Any]:
+    return attrs.asdict(SessionMetrics(**value))
+
+
+def _check_turn(turn: Mapping[str, Any]) -> None:
+    for name in ("speech_start", "waiting_from", "turn_end"):
+        held = turn[name]
+        if held is not None and (isinstance(held, bool) or not isinstance(held, int) or held < 0):
+            raise ValueError(f"{name} is no sample index")
+    for name in ("texts", "unanswered_texts"):
+        if not all(isinstance(text, str) for text in dict(turn[name]).values()):
+            raise ValueError(f"{name} holds no texts")
+    if turn["item"] is not None and not isinstance(turn["item"], str):
+        raise ValueError("item is no id")
+
+
+def _read_input(value: Mapping[str, Any] | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    try:
+        source = AudioFormat(**value["input_format"])
+        target = AudioFormat(**value["output_format"])
+    except AudioFormatError as error:
+        raise ConfigError(f"The snapshot is damaged: {error}") from None
+    audio = _read_audio(value["audio"])
+    start = int(value["start"])
+    if start < 0 or len(audio) != int(value["n_samples"]) * source.frame_bytes:
+        raise ConfigError("The snapshot is damaged: its audio is not as long as it says. Take it again.")
+    return {"input_format": source, "output_format": target, "audio": audio, "start": start}
+
+
+def _write_audio(
+    audio: bytes, audio_format: AudioFormat, path: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    if path is None:
+        return {"base64": base64.b64encode(audio).decode("ascii")}
+    file = Path(path)
+    try:
+        with wave.open(str(file), "wb") as out:
+            out.setnchannels(audio_format.channels)
+            out.setsampwidth(audio_format.width)
+            out.setframerate(audio_format.sample_rate)
+            out.writeframes(audio)
+    except OSError as error:
+        raise ConfigError(f"The audio cannot be written to {file.name!r}: {error.strerror}.") from None
+    return {"file": str(file), "sha256": hashlib.sha256(audio).hexdigest()}
+
+
+def _read_audio(value: Mapping[str, Any]) -> bytes:
+    if "file" not in value:
+        try:
+            return base64.b64decode(value["base64"], validate=True)
+        except binascii.Error:
+            raise ConfigError("The snapshot is damaged: its audio is no base64 text.") from None
+    file = Path(str(value["file"]))
+    try:
+        with wave.open(str(file), "rb") as source:
+            audio = source.readframes(source.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise ConfigError(
+            f"The audio of the snapshot, {file.name!r}, cannot be read ({type(error).__name__}). It has to lie "
+            "where it was when the snapshot was taken."
+        ) from None
+    if hashlib.sha256(audio).hexdigest() != value.get("sha256"):
+        raise ConfigError(f"{file.name!r} is not the audio that belongs to this snapshot.")
+    return audio

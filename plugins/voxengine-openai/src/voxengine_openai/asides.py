@@ -1,0 +1,70 @@
+"""Responses outside of the conversation: asked beside it, answered to the caller alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+__all__ = ["ASIDE_KEY", "Aside", "AsideCollector"]
+
+ASIDE_KEY: Final = "voxengine_aside"
+"""Key of a response's metadata by which its events are told from those of the conversation."""
+
+
+@attrs.frozen(kw_only=True)
+class Aside:
+    """What came of a response outside of the conversation. ``repr`` holds none of its content."""
+
+    response_id: str
+    status: str
+    """``completed``, ``incomplete``, ``cancelled`` or ``failed``."""
+    text: str = attrs.field(repr=False)
+    """What it wrote, or the words of what it said."""
+    audio: bytes = attrs.field(repr=False)
+    """What it said, PCM16 in the session's output rate; empty for a written one."""
+    calls: tuple[Mapping[str, Any], ...] = attrs.field(repr=False)
+    """Tool calls: ``name``, ``call_id`` and ``arguments`` (JSON text). Nothing runs them."""
+    response: Mapping[str, Any] = attrs.field(repr=False)
+    """The response object of the service."""
+
+
+class AsideCollector:
+    """Gathers one of them from its events."""
+
+    def __init__(self, response_id: str, key: str) -> None:
+        self.response_id = response_id
+        self.key = key
+        self._texts: dict[tuple[str, int], str] = {}
+        self._audio: list[bytes] = []
+
+    def text(self, item_id: str, index: int, text: str) -> None:
+        """Set the text of a part, all of it so far."""
+        self._texts[(item_id, index)] = text
+
+    def text_of(self, item_id: str, index: int) -> str:
+        """Return the text of a part so far."""
+        return self._texts.get((item_id, index), "")
+
+    def audio(self, pcm: bytes) -> None:
+        """Add audio."""
+        self._audio.append(pcm)
+
+    def finish(self, response: Mapping[str, Any]) -> Aside:
+        """Return what came of it."""
+        output = response.get("output")
+        items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
+        status = response.get("status")
+        return Aside(
+            response_id=self.response_id,
+            status=status if isinstance(status, str) else "completed",
+            text="".join(self._texts.values()),
+            audio=b"".join(self._audio),
+            calls=tuple(
+                {name: item.get(name, "") for name in ("name", "call_id", "arguments")}
+                for item in items
+                if item.get("type") == "function_call"
+            ),
+            response=response,
+        )
