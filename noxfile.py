@@ -382,6 +382,18 @@ def npm_packages(session: nox.Session) -> str:
 
 
 @nox.session
+def audio(session: nox.Session) -> None:
+    """Run PyAudio's streams on a virtual sound card, which has to be there: .ci/run installs what it needs.
+
+    PyAudio is built from source where there is no wheel. Arguments after `--` go to pytest.
+    """
+    install(session, "audio")
+    folders = ["tests/audio_lab", "tests/core/audio/test_pyaudio_backend.py"]
+    # One after the other: each scenario has a card of its own, and a machine that is busy starves them all.
+    run_tests(session, "-q", *folders, *session.posargs, VOXENGINE_REQUIRE_CARD="1")
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and print which lines and branches they missed."""
     install(session, "coverage")
@@ -404,6 +416,17 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks, print their table, and fail when a gate does."""
     install(session, "runtime")
     run_python(session, "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def peers(session: nox.Session) -> None:
+    """Measure VoxEngine beside other clients of the protocol, each in an environment of its own.
+
+    It needs a package index and some minutes: the table in docs/explanation/performance.md is made by it.
+    """
+    arguments = session.posargs or ["--all"]
+    command = [sys.executable, "benchmarks/peers/run.py", "--venvs", str(NOX_FOLDER / "peers"), *arguments]
+    session.run(*command, external=True, env={"PYTHONPATH": None})
 
 
 @nox.session

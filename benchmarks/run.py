@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("weight", "imports", "discovery", "events", "sessions", "audio")
+BENCHMARKS = ("weight", "imports", "discovery", "events", "sessions", "hotpath", "audio", "processors")
 TRIES = 2
 """A ratio is measured again when it fails: on a shared machine one bad round is no regression, two are."""
 

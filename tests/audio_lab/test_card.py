@@ -6,39 +6,15 @@ What is asserted is content, order and counts. How long things take is for the b
 from __future__ import annotations
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from typing import Any
 
 import pytest
 
-from tests.audio_lab.card import RATE, missing, running
+from tests.audio_lab.card import RATE, missing
+from tests.audio_lab.happening import IS_REQUIRED, happening, on_card
 from tests.audio_lab.sound import found_frames, hiss, place
-from tests.meta.tree import ROOT
 
-IS_REQUIRED = "VOXENGINE_REQUIRE_CARD" in os.environ
-on_card = pytest.mark.skipif(bool(missing()) and not IS_REQUIRED, reason=missing() or "there is a card")
 BLOCK = RATE * 20 // 1000
-
-
-@functools.cache
-def happening(name: str) -> dict[str, Any]:
-    """Let something happen on a card of its own and return what was seen."""
-    with running() as card:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.audio_lab.scenarios", name],
-            cwd=ROOT,
-            env=card.environ,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
-    assert done.returncode == 0, done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+scenario = functools.partial(happening, "scenarios")
 
 
 @pytest.mark.skipif(not IS_REQUIRED, reason="only where a virtual card is required")
@@ -48,7 +24,7 @@ def test_the_card_is_there_where_it_is_required() -> None:
 
 @on_card
 def test_two_answers_are_heard_sample_for_sample() -> None:
-    seen = happening("sentence")
+    seen = scenario("sentence")
 
     assert seen["found"] == [2 * RATE, RATE]
     assert seen["played_ms"] == [2000, 1000]
@@ -58,13 +34,13 @@ def test_two_answers_are_heard_sample_for_sample() -> None:
 
 @on_card
 def test_what_is_said_into_the_microphone_is_read_sample_for_sample() -> None:
-    assert happening("microphone") == {"found": 2 * RATE, "dropped": 0}
+    assert scenario("microphone") == {"found": 2 * RATE, "dropped": 0}
 
 
 @on_card
 @pytest.mark.parametrize("flush", ["soft", "hard"])
 def test_an_interruption_is_heard_as_silence_and_the_next_answer_in_full(flush: str) -> None:
-    seen = happening(flush)
+    seen = scenario(flush)
 
     n_silent, loudest = seen["silence"]
     assert seen["is_silent"]
@@ -75,14 +51,14 @@ def test_an_interruption_is_heard_as_silence_and_the_next_answer_in_full(flush: 
 
 @on_card
 def test_after_a_soft_flush_heard_is_what_the_tap_recorded_to_the_sample() -> None:
-    seen = happening("soft")
+    seen = scenario("soft")
 
     assert seen["heard_frames"] == seen["found_frames"]
 
 
 @on_card
 def test_after_a_hard_flush_heard_is_never_more_than_the_tap_recorded_and_little_less() -> None:
-    seen = happening("hard")
+    seen = scenario("hard")
 
     # Twice what is typical: on a loaded machine the abort itself comes late.
     assert 0 <= seen["found_frames"] - seen["heard_frames"] <= 2.4 * BLOCK
@@ -93,7 +69,7 @@ def test_after_a_hard_flush_heard_is_never_more_than_the_tap_recorded_and_little
     ("event", "reason"), [("unplug", "stopped"), ("kill", "stopped"), ("freeze", "silent")]
 )
 def test_a_lost_device_is_told_played_on_by_the_clock_and_used_again(event: str, reason: str) -> None:
-    seen = happening(event)
+    seen = scenario(event)
 
     assert seen["lost"] == [["input", reason], ["output", reason]]
     assert seen["back"] == [["input", True], ["output", True]]
@@ -105,7 +81,7 @@ def test_a_lost_device_is_told_played_on_by_the_clock_and_used_again(event: str,
 
 @on_card
 def test_a_program_whose_devices_hang_ends() -> None:
-    seen = happening("leave_frozen")
+    seen = scenario("leave_frozen")
 
     assert seen["is_tainted"]
     assert 0 < seen["stopped"]["long"] <= 2000
@@ -113,7 +89,7 @@ def test_a_program_whose_devices_hang_ends() -> None:
 
 @on_card
 def test_opening_interrupting_and_closing_in_quick_succession_does_no_harm() -> None:
-    seen = happening("churn")
+    seen = scenario("churn")
 
     before, after = seen["switch"]
     assert (seen["n_lost"], seen["is_tainted"], after) == (0, False, before)
@@ -121,7 +97,7 @@ def test_opening_interrupting_and_closing_in_quick_succession_does_no_harm() -> 
 
 @on_card
 def test_devices_are_found_by_index_and_by_part_of_a_name_at_the_wanted_format() -> None:
-    seen = happening("negotiated")
+    seen = scenario("negotiated")
 
     assert seen["names"] == ["vox", "vox"]
     assert seen["formats"] == ["8000 Hz mono", "16000 Hz stereo"]
@@ -132,7 +108,7 @@ def test_devices_are_found_by_index_and_by_part_of_a_name_at_the_wanted_format()
 
 @on_card
 def test_a_device_that_is_not_there_is_an_error_that_lists_what_is() -> None:
-    seen = happening("refused")
+    seen = scenario("refused")
 
     assert seen["reason"] == "not_found"
     assert "'vox'" in seen["text"]

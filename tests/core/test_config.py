@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxengine.audio.format import AudioFormat, Encoding
+from voxengine.audio.options import DeviceOptions
 from voxengine.config import (
     Deadlines,
     ProviderConfig,
@@ -65,6 +66,7 @@ WRONG: Mapping[Class, Mapping[str, tuple[object, ...]]] = {
         "playback": ("loud", "", None, 1),
         "input_device": (True, 1.5, b"hw", ["hw"]),
         "output_device": (False, 1.5, b"hw", ["hw"]),
+        "device_options": ("hard", None, 3, {"flush": "soon"}, {"block_ms": 4}, {"processors": "webrtc"}),
         "chunk_ms": (0, 9, 201, 20.0, "20", True, None),
         "group_ms": (0, 9, 1001, 20.0, "20", True, None),
         "deadlines": (None, 10, "10", {"handshake_s": 0}, {"handshake": 1}),
@@ -92,6 +94,7 @@ WRONG: Mapping[Class, Mapping[str, tuple[object, ...]]] = {
         "budget_s": (-1, 3601, "20", True, None, math.nan),
         "ping_interval_s": (0, 601, "5", True, None),
         "ping_timeout_s": (0, 601, "5", True, None),
+        "cut_reply": ("again", "", None, 1),
     },
 }  # fmt: skip
 
@@ -130,7 +133,7 @@ DEFAULTS: Mapping[str, object] = {
     "language": None, "instructions": None, "temperature": None, "max_output_tokens": None,
     "modalities": None, "vocabulary": None, "turn_detection": TurnDetection("server"),
     "interruption": "immediate", "input_format": None, "output_format": None, "playback": "auto",
-    "input_device": None, "output_device": None, "chunk_ms": 20, "group_ms": 20,
+    "input_device": None, "output_device": None, "device_options": DeviceOptions(), "chunk_ms": 20, "group_ms": 20,
     "deadlines": Deadlines(handshake_s=10, ready_s=10, first_output_s=10, progress_s=10),
     "reconnect": Reconnect(budget_s=20, ping_interval_s=5, ping_timeout_s=5), "journal_s": 60,
     "fallbacks": (), "tools": (), "tool_choice": "auto", "tool_timeout_s": 30, "keep_audio_s": None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +144,72 @@ def test_sound_too_short_for_an_utterance_may_be_its_onset(last: bytes, is_found
     assert journal.find_utterance() is None
     assert (journal.find_onset(journal.end) < journal.end) == is_found
     assert journal.find_onset(journal.end) >= journal.end - int(0.3 * RATE)
+
+
+def tone(ms: int, level: int) -> bytes:
+    """A quiet voice, at half of full scale divided by 2**15 / level."""
+    return array.array("h", (level if i % 32 < 16 else -level for i in range(ms * RATE // 1000))).tobytes()
+
+
+def clicks(ms: int) -> bytes:
+    """Background noise with five loud samples in each 20 ms: a broken cable."""
+    chunk = array.array("h", [22_000, -20_000, 18_000, -22_000, 5_000] + [16, -16] * 77).tobytes()
+    return chunk[:320] * (ms // 20)
+
+
+def test_clicks_are_no_speech() -> None:
+    journal = filled(clicks(130_000))
+
+    assert journal.held_s <= 2.1
+    assert journal.find_utterance() is None
+
+
+@pytest.mark.parametrize("ms", [60, 200, 1000])
+@pytest.mark.parametrize("offset_ms", [0, 70, 140])
+def test_quiet_words_are_kept_until_they_are_answered(ms: int, offset_ms: int) -> None:
+    journal = filled(silence(3000 + offset_ms, RATE), tone(ms, 300), silence(40_000, RATE))
+
+    start = journal.find_utterance()
+    assert start is not None
+    assert abs(start - (3000 + offset_ms - 300) * RATE // 1000) <= 20 * RATE // 1000
+    assert journal.start <= start
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100, 48_000])
+def test_utterances_are_where_the_ear_hears_them_at_every_rate(rate: int) -> None:
+    journal = Journal(AudioFormat(rate), 60)
+    for part in (
+        silence(1510, rate),
+        speech(430, rate),
+        silence(700, rate),
+        speech(900, rate),
+        silence(900, rate),
+    ):
+        journal.append(part, journal.end)
+
+    first = journal.find_utterance()
+    journal.release(int(2.2 * rate))
+    second = journal.find_utterance()
+
+    assert first is not None
+    assert second is not None
+    assert abs(first / rate - 1.21) <= 0.02
+    assert abs(second / rate - 2.34) <= 0.02
+
+
+def test_turn_that_is_answered_soon_is_never_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxengine.audio.vad.Segmenter.push", None)  # It would raise.
+
+    journal = filled(*[speech(9000, RATE)])
+    journal.release(journal.end)
+    add(journal, speech(9000, RATE))
+
+    assert journal.held_s == pytest.approx(9)
+
+
+def test_long_speech_is_indexed_before_the_limit() -> None:
+    journal = filled(silence(1000, RATE), speech(25_000, RATE), silence(20_000, RATE), speech(10_000, RATE))
+
+    assert journal.find_utterance() is not None
+    assert journal.start == 0
+    assert journal.held_s == pytest.approx(56)

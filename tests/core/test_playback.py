@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock, NullClock
+from voxengine.audio.switching import SwitchableClock
 from voxengine.errors import UsageError
 from voxengine.testing import leak_check, run_virtual, virtual
 
@@ -260,3 +261,135 @@ async def test_external_sink_may_not_report_what_it_was_not_given() -> None:
 
     with pytest.raises(UsageError, match="item_id of AUDIO_OUTPUT_CHUNK"):
         clock.mark_played("nothing", 10)
+
+
+@virtual
+async def test_paused_null_clock_stands_still_and_goes_on_where_it_was() -> None:
+    clock, ear = null()
+    clock.write("a", RATE)
+    clock.finish("a")
+    await asyncio.sleep(0.25)
+
+    clock.pause()
+    await asyncio.sleep(3)
+    clock.write("b", RATE)
+    paused = (clock.played_ms("a"), clock.current, clock.open_items())
+    clock.resume()
+    clock.resume()
+    await asyncio.sleep(0.5)
+
+    assert paused == (250, "a", ["a", "b"])
+    assert clock.played_ms("a") == 750
+    await asyncio.sleep(1)
+    assert ear.told == [("start", "a", 0.0), ("stop", "a", 4.0), ("start", "b", 4.0)]
+    clock.close()
+
+
+@virtual
+async def test_flush_of_a_paused_null_clock_ends_the_pause() -> None:
+    clock, ear = null()
+    clock.write("a", RATE)
+    await asyncio.sleep(0.1)
+    clock.pause()
+    await asyncio.sleep(1)
+
+    clock.flush()
+    clock.write("b", RATE)
+    await asyncio.sleep(0.2)
+
+    assert (ear.played, clock.played_ms("b")) == ({"a": 100}, 200)
+    clock.close()
+
+
+@virtual
+async def test_external_player_is_not_paused_from_here() -> None:
+    clock = ExternalClock(FORMAT, Ear())
+    clock.write("a", RATE)
+    clock.pause()
+
+    clock.mark_played("a", 300)
+
+    assert (clock.played_ms("a"), clock.open_items()) == (300, ["a"])
+    clock.resume()
+
+
+# -- one clock after the other ------------------------------------------------------------------------
+
+
+def switchable() -> tuple[SwitchableClock, Ear]:
+    ear = Ear()
+    return SwitchableClock(ear, lambda listener: NullClock(FORMAT, listener, asyncio.get_running_loop())), ear
+
+
+def another(clock: SwitchableClock) -> NullClock:
+    return NullClock(FORMAT, clock, asyncio.get_running_loop())
+
+
+@virtual
+async def test_item_ends_on_the_clock_on_which_it_began() -> None:
+    async with leak_check():
+        clock, ear = switchable()
+        clock.write("a", RATE)
+        await asyncio.sleep(0.5)
+        second = another(clock)
+        clock.switch_to(second)
+        clock.write("a", RATE)
+        clock.finish("a")
+        clock.write("b", RATE // 2)
+        clock.finish("b")
+        await asyncio.sleep(5)
+
+        assert ear.played == {"a": 2000, "b": 500}
+        assert second.total_played_ms() == 500
+        assert (clock.total_played_ms(), clock.current, clock.active) == (2500, None, second)
+        clock.close()
+
+
+@virtual
+async def test_what_earlier_clocks_played_is_remembered() -> None:
+    clock, _ = switchable()
+    for name in ("a", "b", "c"):
+        clock.write(name, RATE)
+        clock.finish(name)
+        await asyncio.sleep(2)
+        clock.switch_to(another(clock))
+
+    assert [clock.played_ms(name) for name in ("a", "b", "c", "d")] == [1000, 1000, 1000, 0]
+    assert clock.total_played_ms() == 3000
+    clock.close()
+
+
+@virtual
+async def test_flush_pause_and_resume_reach_every_clock() -> None:
+    clock, ear = switchable()
+    clock.write("a", RATE)
+    clock.switch_to(another(clock))
+    clock.write("b", RATE)
+    await asyncio.sleep(0.1)
+    clock.pause()
+    await asyncio.sleep(1)
+    paused = (clock.played_ms("a"), clock.played_ms("b"), clock.open_items())
+    clock.resume()
+    await asyncio.sleep(0.1)
+
+    clock.flush()
+
+    assert paused == (100, 100, ["a", "b"])
+    assert (ear.played, clock.open_items()) == ({"a": 200, "b": 200}, [])
+    clock.close()
+
+
+@virtual
+async def test_chunks_go_straight_to_the_clock_that_is_alone() -> None:
+    clock, _ = switchable()
+    first = clock.active
+    assert clock.write == first.write
+
+    clock.write("a", RATE)
+    clock.finish("a")
+    clock.switch_to(another(clock))
+    assert clock.write != clock.active.write
+    await asyncio.sleep(2)
+
+    assert clock.write == clock.active.write
+    clock.close()

@@ -152,7 +152,7 @@ async def test_an_error_in_the_session_leaves_it_open(
 async def test_a_stall_holds_the_answer_back_while_pings_are_answered() -> None:
     async with (
         emulated("stall at=response:1:after_audio_ms=500 for=1") as server,
-        connected(server) as (provider, seen),
+        connected(server, transport="websockets") as (provider, seen),
     ):
         await provider.send_text("hello")
         await seen.until(lambda: len(seen.audio()) >= 500 * 48, timeout_s=20)
@@ -165,7 +165,10 @@ async def test_a_stall_holds_the_answer_back_while_pings_are_answered() -> None:
 
 
 async def test_a_stall_without_end_can_be_left() -> None:
-    async with emulated("stall at=turn") as server, connected(server) as (provider, seen):
+    async with (
+        emulated("stall at=turn") as server,
+        connected(server, transport="websockets") as (provider, seen),
+    ):
         await provider.send_text("hello")
         await asyncio.wait_for(await provider.connection._ws.ping(), 10)  # type: ignore[union-attr]
 

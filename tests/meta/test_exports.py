@@ -124,7 +124,16 @@ def test_dir_shows_the_exports_before_they_are_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["voxengine", "voxengine.transport", "voxengine.testing", "voxengine_azure", "voxengine_mock", "voxengine_openai"]
+    "module",
+    [
+        "voxengine",
+        "voxengine.transport",
+        "voxengine.testing",
+        "voxengine_audio_processors",
+        "voxengine_azure",
+        "voxengine_mock",
+        "voxengine_openai",
+    ],
 )
 def test_unknown_name_is_an_attribute_error(module: str) -> None:
     with pytest.raises(AttributeError, match="'Voice'"):

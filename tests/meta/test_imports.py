@@ -13,27 +13,33 @@ from tests.meta.tree import CORE, PLUGINS, Import, imports, modules
 
 # Lowest first. A module imports from its own row and from lower ones.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "audio.format", "audio.disposable"),
+    ("errors", "scrubbing", "audio.format", "audio.disposable"),
     (
         "events", "capabilities", "config", "audio.pcm", "audio.wav", "audio.vad", "audio.g711", "audio.rings",
-        "audio.buffers", "audio.levels", "audio.devices",
+        "audio.buffers", "audio.levels", "audio.devices", "audio.options", "_config_json",
     ),
-    ("history", "_items", "codec", "tools", "voices", "_json_types", "_signature", "metrics", "activity", "threads"),
+    (
+        "history", "_items", "codec", "tools", "voices", "_json_types", "_signature", "metrics", "activity", "threads",
+        "recording_values", "recording_file",
+    ),
     (
         "hookspecs", "providers.base", "providers.contract", "providers.entry_points", "providers.registry",
         "taps", "bus",
     ),
     (
         "transport.*", "audio.playback", "audio.processors", "audio.backends.*", "audio.watchdog",
-        "audio.capture", "audio.player",
+        "audio.capture", "audio.detectors", "audio.player", "audio.switching",
     ),
     (
         "agent_turns",
         "journal", "lanes", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
-        "user_turns", "agent_turns",
+        "user_turns", "agent_turns", "barge_in",
     ),
-    ("engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines"),
-    ("cli.*", "testing.*", "__main__"),
+    (
+        "engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines",
+        "listening", "keeping", "snapshot", "recording", "recording_provider", "replay_provider",
+    ),
+    ("cli.*", "testing.*", "replaying", "replaying_parts", "__main__"),
 )  # fmt: skip
 
 # module -> {imported module: why}. Each entry must be needed, or the test fails.

@@ -28,6 +28,7 @@ NOXFILE = ROOT / "noxfile.py"
 KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
 FOLDERS = {
     "voxengine": "core",
+    "voxengine-audio-processors": "plugins/voxengine-audio-processors",
     "voxengine-azure": "plugins/voxengine-azure",
     "voxengine-mock": "plugins/voxengine-mock",
     "voxengine-openai": "plugins/voxengine-openai",
@@ -111,6 +112,13 @@ def test_installed_core_requires_four_distributions() -> None:
 
 def test_installed_mock_requires_the_core_alone() -> None:
     requires = [Requirement(text) for text in importlib.metadata.requires("voxengine-mock") or []]
+    always = {item.name for item in requires if item.marker is None or "extra" not in str(item.marker)}
+
+    assert always == {"voxengine"}
+
+
+def test_installed_audio_processors_require_the_core_alone() -> None:
+    requires = [Requirement(text) for text in importlib.metadata.requires("voxengine-audio-processors") or []]
     always = {item.name for item in requires if item.marker is None or "extra" not in str(item.marker)}
 
     assert always == {"voxengine"}

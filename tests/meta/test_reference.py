@@ -15,15 +15,15 @@ import pytest
 
 from tests.meta.test_exports import public_modules
 from tests.meta.tree import CORE, DOCS, headings, modules, parsed, table_rows
+from voxengine.audio.options import DeviceOptions
 from voxengine.bus import EventBus
 from voxengine.capabilities import HOOK_CAPABILITIES, ROWS, Capabilities, Support
 from voxengine.config import Deadlines, Reconnect, TurnDetection, VoiceEngineConfig
 from voxengine.engine import VoiceEngine
-from voxengine.errors import CapabilityMissing, ErrorCode, ProviderError, VoxEngineError
+from voxengine.errors import ErrorCode, ProviderError, VoxEngineError
 from voxengine.events import EventType, event_class
 from voxengine.hookspecs import OPTIONAL_HOOKS, REQUIRED_HOOKS
 from voxengine.providers.base import BaseProvider
-from voxengine.testing import run_virtual
 
 REFERENCE = DOCS / "reference"
 
@@ -46,7 +46,7 @@ def rows(page: str, heading: str, tmp: Path) -> list[list[str]]:
 def as_shown(value: object) -> str:
     if isinstance(value, TurnDetection):
         return f'"{value.kind}"'
-    if isinstance(value, Deadlines | Reconnect):
+    if isinstance(value, Deadlines | Reconnect | DeviceOptions):
         return f"{type(value).__name__}()"
     if isinstance(value, Mapping):
         return repr(dict(value))
@@ -61,6 +61,7 @@ def as_shown(value: object) -> str:
     [
         ("Fields", VoiceEngineConfig),
         ("TurnDetection", TurnDetection),
+        ("DeviceOptions", DeviceOptions),
         ("Deadlines", Deadlines),
         ("Reconnect", Reconnect),
     ],
@@ -76,6 +77,7 @@ def test_every_field_is_listed_with_its_default(heading: str, cls: type[Any], tm
     [
         ("Fields", VoiceEngineConfig),
         ("TurnDetection", TurnDetection),
+        ("DeviceOptions", DeviceOptions),
         ("Deadlines", Deadlines),
         ("Reconnect", Reconnect),
     ],
@@ -101,34 +103,6 @@ def test_flat_keys_are_the_ones_that_work(tmp_path: Path) -> None:
     assert set(shown) == set(values)
     for field, key in shown.items():
         assert VoiceEngineConfig(metadata={key: values[field]}).option(field) == values[field]
-
-
-PLANNED: dict[str, list[dict[str, Any]]] = {
-    '`interruption="confirm"`': [{"interruption": "confirm"}],
-    "`input_device`, `output_device`": [{"input_device": "USB"}, {"output_device": 0}],
-    "`deadlines.first_output_s`, `deadlines.progress_s`": [
-        {"deadlines": {"first_output_s": 3}},
-        {"deadlines": {"progress_s": 3}},
-    ],
-    "`reconnect.budget_s`": [{"reconnect": {"budget_s": 3}}],
-    "an `input_format` or `output_format` in G.711": [
-        {"input_format": {"sample_rate": 8000, "encoding": "g711_ulaw"}},
-        {"output_format": {"sample_rate": 8000, "encoding": "g711_alaw"}},
-    ],
-}
-
-
-def test_what_is_listed_as_not_built_is_refused_by_connect() -> None:
-    listed = re.findall(r"^- (.*)$", section("configuration.md", "Not built yet"), re.MULTILINE)
-
-    async def refused(options: dict[str, Any]) -> None:
-        with pytest.raises(CapabilityMissing) as caught:
-            await VoiceEngine(VoiceEngineConfig(provider="mock", **options)).connect()
-        assert caught.value.planned
-
-    assert listed == list(PLANNED)
-    for options in (options for several in PLANNED.values() for options in several):
-        run_virtual(refused(options))
 
 
 # --- Events ----------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def test_removed_stranger_is_gone_and_the_mock_stays(
     assert set(providers(environment)) == {"mock"}
     done = environment.command("talk", "--provider", "acme", "--text", "hello")
     assert done.returncode == 2
-    assert "No provider named 'acme'. Installed: mock (voxengine-mock 0.1.0)." in done.stderr
+    assert (
+        "No provider named 'acme'. Installed: mock (voxengine-mock 0.1.0), replay (voxengine 0.1.0)."
+        in done.stderr
+    )
     assert "pip install" not in done.stderr  # A stranger's name is never turned into a package to install.
 
 

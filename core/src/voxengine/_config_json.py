@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from voxengine.audio.format import AudioFormat
+from voxengine.audio.options import DeviceOptions
 from voxengine.config import Deadlines, Reconnect, TurnDetection, VoiceEngineConfig
 from voxengine.errors import ConfigError
 from voxengine.scrubbing import secret_values, without_secrets
@@ -49,7 +50,7 @@ def config_to_json(config: VoiceEngineConfig, secrets: Sequence[str] | None = No
             continue
         if isinstance(value, AudioFormat):
             value = format_to_json(value)
-        elif isinstance(value, TurnDetection | Deadlines | Reconnect):
+        elif isinstance(value, TurnDetection | Deadlines | Reconnect | DeviceOptions):
             value = {name: held for name, held in attrs.asdict(value).items() if held is not None}
         elif field.name == "fallbacks":
             value = [config_to_json(fallback, hidden) for fallback in value]

@@ -11,7 +11,7 @@ from voxengine.capabilities import Support
 from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig, profile_names
 from voxengine.errors import CapabilityMissing, ConfigError
 from voxengine.providers.base import BaseProvider
-from voxengine.voices import counterpart
+from voxengine.voices import counterpart, nearest
 
 if TYPE_CHECKING:
     from voxengine.session import Session
@@ -22,41 +22,16 @@ __all__ = [
     "engine_fields_kept",
     "find_target",
     "missing_dialogue",
-    "refuse_planned",
     "settings_of",
     "supported_detection",
 ]
 
 
-def refuse_planned(config: VoiceEngineConfig) -> None:
-    """Refuse settings whose behaviour is not built.
-
-    Raises:
-        CapabilityMissing: With ``planned`` true, naming the setting.
-    """
-    asked = {
-        "interruption='confirm'": config.interruption == "confirm",
-        "input_device": config.input_device is not None,
-        "output_device": config.output_device is not None,
-    }
-    for name in ("input_format", "output_format"):
-        wanted = getattr(config, name)
-        asked[f"{name} in G.711"] = isinstance(wanted, AudioFormat) and wanted.encoding != "pcm16"
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise CapabilityMissing(
-                f"VoiceEngineConfig sets {name}, which this version of voxengine does not do yet. Leave it out.",
-                capability=name,
-                provider=config.provider,
-                planned=True,
-            )
-
-
 def carried_over(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineConfig:
     """Return the configuration to switch to, with what belongs to the conversation and not to a provider.
 
-    Instructions and language go over where the new configuration has none, the voice's counterpart where the
-    voice map has one, and what the user's voice does to an answer always. Keys, metadata, endpoint and model never do.
+    Instructions and language go over where the new configuration has none, the voice's counterpart or the nearest
+    to it where one is known, and what the user's voice does to an answer always. Keys, metadata, endpoint and model never do.
     """
     changes = {
         name: getattr(old, name)
@@ -64,7 +39,8 @@ def carried_over(old: VoiceEngineConfig, new: VoiceEngineConfig) -> VoiceEngineC
         if new.option(name) is None and getattr(old, name) is not None
     }
     if new.option("voice") is None:
-        voice = counterpart(old.option("voice"), old.provider, new.provider)
+        spoken, names = old.option("voice"), (old.provider, new.provider)
+        voice = counterpart(spoken, *names) or nearest(spoken, *names, new.language or old.language)
         if voice is not None:
             changes["voice"] = voice
     if new.interruption != old.interruption:
@@ -79,6 +55,9 @@ _ENGINE_FIELDS: Final = (
     "journal_s",
     "interruption",
     "playback",
+    "input_device",
+    "output_device",
+    "device_options",
     "keep_audio_s",
     "tools",
     "tool_timeout_s",

@@ -9,6 +9,7 @@ import attrs
 
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock, NullClock, PlaybackClock
+from voxengine.audio.switching import SwitchableClock
 from voxengine.events import EventType, LazyAudio
 from voxengine.history import Heard, History, Status, heard_from_marks
 from voxengine.output import OutputFormatter
@@ -66,6 +67,8 @@ class AgentTurns:
         self._output = OutputFormatter(audio_format)
         if playback == "external":
             self.clock = ExternalClock(audio_format, self)
+        elif playback == "auto":
+            self.clock = SwitchableClock(self, lambda listener: NullClock(audio_format, listener, loop))
         else:
             self.clock = NullClock(audio_format, self, loop)
 
@@ -139,7 +142,7 @@ class AgentTurns:
     ) -> None:
         assert self.clock is not None
         if self.is_filtered:
-            kept = self._taps.filter_output(audio if isinstance(audio, bytes) else audio.pcm())
+            kept = self.output.filtered(audio, self._taps.filter_output)
             if kept is None:
                 return
             audio = kept
@@ -150,7 +153,7 @@ class AgentTurns:
         audio_format = output.format
         n_frames = n_bytes // output.frame_bytes
         item.received_ms += n_frames * 1000 / audio_format.sample_rate
-        self.clock.write(item.id, n_frames)
+        self.clock.write(item.id, n_frames, audio)
         data["audio_data"] = audio
         data["sample_rate"] = audio_format.sample_rate
         data["channels"] = audio_format.channels
@@ -187,14 +190,11 @@ class AgentTurns:
 
     # -- what was heard ---------------------------------------------------------------------------
 
-    def silence(self, response: Response | None) -> dict[str, tuple[str, bool]]:
-        """Silence the output and file what was heard of all that could still be heard.
+    def silence(self, response: Response | None) -> list[AgentItem]:
+        """Silence the output; return what could still be heard, for :meth:`settle`.
 
         Args:
             response: The response that was open.
-
-        Returns:
-            By item: the text that was heard, and whether that is estimated.
         """
         assert self.clock is not None
         # What waits behind the playing item was not heard at all.
@@ -202,6 +202,14 @@ class AgentTurns:
             item for item in self._items.values() if item.response is response or self._is_unheard(item)
         ]
         self.clock.flush()
+        return queued
+
+    def settle(self, queued: list[AgentItem], response: Response | None) -> dict[str, tuple[str, bool]]:
+        """File what was heard of the items that were silenced.
+
+        Returns:
+            By item: the text that was heard, and whether that is estimated.
+        """
         heard = {item.id: self._cut(item, response) for item in queued}
         for item in queued:
             self._items.pop(item.id, None)

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 import time
+import types
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -331,9 +332,10 @@ class EventBus:
             return decorate
         if not callable(handler):
             raise UsageError(f"A handler is a function that takes the event, not a {type(handler).__name__}.")
-        is_coroutine = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
-        )
+        is_coroutine = inspect.iscoroutinefunction(handler)
+        if not is_coroutine and not isinstance(handler, types.FunctionType):
+            call = getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
+            is_coroutine = inspect.iscoroutinefunction(call)
         queue = _Queue(self._queue_limit) if is_coroutine else None
         subscription = Subscription(wanted, handler, priority, filter, once, self, queue)
         subscription.is_plain = filter is None and queue is None and not once

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 import attrs
 
 from voxengine.audio.format import AudioFormat
+from voxengine.audio.options import DeviceOptions
 from voxengine.errors import AudioFormatError, ConfigError
 
 __all__ = [
@@ -215,6 +216,10 @@ def _to_reconnect(value: object) -> object:
     return _build(Reconnect, value, "reconnect") if isinstance(value, Mapping) else value
 
 
+def _to_device_options(value: object) -> object:
+    return _build(DeviceOptions, value, "device_options") if isinstance(value, Mapping) else value
+
+
 def _to_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else value
 
@@ -335,6 +340,11 @@ class VoiceEngineConfig:
     """Which clock says how much was played."""
     input_device: str | int | None = attrs.field(default=None, validator=_check_device)
     output_device: str | int | None = attrs.field(default=None, validator=_check_device)
+    device_options: DeviceOptions = attrs.field(
+        factory=DeviceOptions,
+        converter=_to_device_options,
+        validator=_kind_of(DeviceOptions, "a DeviceOptions"),
+    )
     chunk_ms: int = attrs.field(default=20, validator=_number(10, 200, "ms", whole=True))
     """Length of an audio chunk."""
     group_ms: int = attrs.field(default=20, validator=_number(10, 1000, "ms", whole=True))
@@ -401,7 +411,9 @@ class VoiceEngineConfig:
             if value is not None:
                 values[name] = value
         if self.interruption != "immediate":
-            values["interruption"] = self.interruption  # The default is nobody's wish: a vendor keeps its own.
+            values["interruption"] = (
+                self.interruption
+            )  # The default is nobody's wish: a vendor keeps its own.
         values.update(changes)
         return ProviderConfig(
             {name: value for name, value in values.items() if value is not None or name == "api_key"}

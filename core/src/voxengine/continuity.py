@@ -104,8 +104,8 @@ class Continuity:
             source = config.input_format or session.input_format
             target = config.output_format or session.output_format
         else:
-            source, target = conversation.user.journal.format, conversation.output_format
-        if source != session.input_format or target != session.output_format:
+            source, target = conversation.user.journal.accepts, conversation.output_format
+        if source.as_pcm16 != session.input_format or target != session.output_format.as_pcm16:
             await in_thread(_load_resampler)
         session.settings = settings_of(config, session, source, target)
         await session.open(config.deadlines)
@@ -163,7 +163,7 @@ class Continuity:
         own: dict[str, AudioFormat] = {}
         if conversation.user.journal is not None:
             own = {
-                "input_format": conversation.user.journal.format,
+                "input_format": conversation.user.journal.accepts,
                 "output_format": conversation.output_format,
             }
         for name, formats in (

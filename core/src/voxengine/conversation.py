@@ -14,6 +14,7 @@ from voxengine.activity import Activity
 from voxengine.agent_turns import AgentTurns
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import PlaybackClock
+from voxengine.barge_in import BargeIn
 from voxengine.bus import EventBus
 from voxengine.calls import ToolCalls
 from voxengine.config import VoiceEngineConfig
@@ -103,6 +104,15 @@ class Conversation:
         self._lanes = LaneMaker(bus, self.agent, self.responses, history, metrics, self.activity, self._loop)
         self._output_owner: Session | None = None
         self.user = UserTurns(history, self.responses, metrics, self.emit, self._floor, self._loop.time)
+        self.barge = BargeIn(
+            config.interruption,
+            self.user,
+            self.agent,
+            self.responses,
+            metrics,
+            lambda: self.is_audible,
+            lambda: self.interrupt("barge_in"),
+        )
         self.calls = ToolCalls(
             tools,
             history,
@@ -125,7 +135,7 @@ class Conversation:
             EventType.RESPONSE_CANCELLED: self._response_cancelled,
             EventType.SPEECH_STARTED: self._speech_started,
             EventType.SPEECH_ENDED: self._speech_ended,
-            EventType.INPUT_TRANSCRIPT: self.user.transcript,
+            EventType.INPUT_TRANSCRIPT: self._transcript,
             EventType.FUNCTION_CALL_INVOKED: self._function_call,
             EventType.SPEECH_MARK: self._speech_mark,
             EventType.USAGE_UPDATED: self._usage_updated,
@@ -211,6 +221,7 @@ class Conversation:
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:
         session.has_boundaries = True
+        self.barge.answered(data.get("trigger"))
         vendor_id = data.get("response_id")
         current = self.responses.current
         if current is not None and current.is_inferred:
@@ -253,7 +264,6 @@ class Conversation:
         response.has_output = True
         if kind and not response.is_answer:
             response.is_answer = True
-            session.is_proven = True
             self.user.answered(session, response.trigger, response.covers)
             self._floor("agent", session)
         if kind and response.trigger != "say":
@@ -301,7 +311,10 @@ class Conversation:
     def _finish(self, response: Response, session: Session, data: dict[str, Any]) -> None:
         self.responses.finish(response)
         is_whole = data["status"] in ("completed", "inferred")
+        session.is_proven = session.is_proven or (is_whole and response.is_answer)
         self.agent.finish(response, session, "completed" if is_whole else "incomplete")
+        if is_whole and response.is_answer:
+            self.user.answer_is_whole(session, response.trigger)
         if response.trigger != "say":
             self.metrics.output("complete", self._loop.time())
         self.emit(EventType.RESPONSE_COMPLETED, {**data, "response_id": response.id}, session)
@@ -358,17 +371,17 @@ class Conversation:
     def _speech_started(self, session: Session, data: dict[str, Any]) -> None:
         current = self.responses.current
         if current is not None and not current.is_inferred and self.user.would_start(session):
-            self.barge_in()  # Silence first: filing what begins takes as long again.
+            self.barge.spoke()  # Silence first: filing what begins takes as long again.
         if self.user.vendor_speech(session, EventType.SPEECH_STARTED, data):
-            self.barge_in()
+            self.barge.spoke()
 
     def _speech_ended(self, session: Session, data: dict[str, Any]) -> None:
         self.user.vendor_speech(session, EventType.SPEECH_ENDED, data)
 
-    def barge_in(self) -> None:
-        """Interrupt a playing answer because the user speaks, if the configuration says so."""
-        if self._config.interruption == "immediate" and self.is_audible:
-            self.interrupt("barge_in")
+    def _transcript(self, session: Session, data: dict[str, Any]) -> None:
+        if session is self.user.owner:
+            self.barge.words(str(data.get("text") or data.get("delta") or ""))
+        self.user.transcript(session, data)
 
     def _floor(self, role: str, session: Session | None) -> None:
         if role != self._role:
@@ -421,7 +434,8 @@ class Conversation:
             return Interruption(None, None)
         playing = self.agent.playing()
         response = self.responses.refuse(has_boundaries=session.has_boundaries)
-        heard_texts = self.agent.silence(response)
+        queued = self.agent.silence(response)
+        self.barge.silenced()
         if reason == "requested":
             self.user.waive(session)
         ours, theirs = self.agent.heard(playing, session)
@@ -433,12 +447,25 @@ class Conversation:
                 self.metrics.turns[-1].interrupted = True
             data = {"response_id": name, "heard_ms": heard_ms, "reason": reason}
             self.emit(EventType.INTERRUPTED, data, session)
+        heard_texts = self.agent.settle(queued, response)  # After the event: a player waits for that.
         if response is not None:
             self._cut_short(response, session, heard_texts, "interrupted")
         if self._tells_at_once(session, theirs):
             return Interruption(ours, None)
         task = self.activity.start(self._tell_interrupt(session, theirs), "interrupt")
         return Interruption(ours, task)
+
+    def playback_cleared(self) -> None:
+        """Cut what an external player dropped at what it had played."""
+        if self.clock is None or not self.agent.is_audible:
+            return
+        current = self.responses.current
+        opened = set(current.item_ids.values()) if current is not None else set[str]()
+        if current is None and not self.responses.awaiting or opened & set(self.clock.open_items()):
+            self.interrupt("requested")
+        else:  # The answer that comes next has no sound yet and is not meant.
+            self.agent.settle(self.agent.silence(None), None)
+            self.barge.silenced()
 
     def _tells_at_once(self, session: Session, heard: Heard | None) -> bool:
         if not (session.is_ready and session.can("cancel")):
@@ -534,7 +561,8 @@ class Conversation:
             return
         opened = self.responses.open_of(session.epoch)
         current = self.responses.current
-        heard = self.agent.silence(current)
+        heard = self.agent.settle(self.agent.silence(current), current)
+        self.barge.silenced()
         for response in opened:
             self.responses.finish(response)
             self._cut_short(response, session, heard, "disconnect")
@@ -542,6 +570,7 @@ class Conversation:
     async def close(self) -> None:
         """Stop every task and timer."""
         self.responses.close()
+        self.barge.close()
         if self.clock is not None:
             self.clock.close()
         await self.activity.close()

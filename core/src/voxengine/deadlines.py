@@ -100,7 +100,7 @@ class Watchdog:
 
     def _is_suspended(self) -> bool:
         conversation = self._conversation
-        return conversation.calls.n_open > 0 or conversation.user.is_speaking
+        return conversation.calls.n_open > 0 or conversation.user.speaks_on
 
     def _progress(self) -> object:
         """Return something that changes whenever something comes or is asked for."""

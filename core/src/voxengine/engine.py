@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 import attrs
 
@@ -13,7 +13,6 @@ from voxengine.adapting import (
     carried_over,
     engine_fields_kept,
     find_target,
-    refuse_planned,
     supported_detection,
 )
 from voxengine.audio.format import AudioFormat
@@ -30,20 +29,24 @@ from voxengine.errors import (
     VoxEngineError,
 )
 from voxengine.events import EventType
-from voxengine.inputs import check_ms, check_text, compare_format, to_pcm
+from voxengine.inputs import check_ms, check_room, check_text, compare_format, encoded, to_pcm
 from voxengine.keeping import Keeping
 from voxengine.lifecycle import EngineState
+from voxengine.listening import Levels, Listening
 from voxengine.metrics import SessionMetrics
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
 from voxengine.threads import call_on, in_thread
 
 if TYPE_CHECKING:
-    pass
+    from voxengine.audio.backends.base import StreamBackend
 
 __all__ = ["Interruption", "VoiceEngine"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PIECE_MS: Final = 200
+"""Recorded audio that is accepted at a time."""
 
 
 class VoiceEngine(Keeping):
@@ -56,6 +59,8 @@ class VoiceEngine(Keeping):
         config: The configuration.
         taps: Filters and observers, called in this order; see :mod:`voxengine.hookspecs`.
         registry: Where providers are looked up; the process-wide one by default.
+        audio: Opens microphone and loudspeaker; None: PyAudio, once ``start_listening`` needs it. One that is
+            given is not closed with the engine.
 
     Raises:
         ConfigError: The configuration is no VoiceEngineConfig, or a tap or tool is wrong.
@@ -67,8 +72,10 @@ class VoiceEngine(Keeping):
         *,
         taps: Sequence[object] = (),
         registry: ProviderRegistry = default_registry,
+        audio: StreamBackend | None = None,
     ) -> None:
         super().__init__(config, taps, registry)
+        self._audio = audio
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -130,8 +137,8 @@ class VoiceEngine(Keeping):
         Then this waits while the service is slow.
 
         Args:
-            audio_data: Whole frames of PCM16 in ``input_format`` as bytes, or an array (int16, or float
-                from -1 to 1) of shape (n_frames,) or (n_frames, channels). Copied where it could change.
+            audio_data: Whole frames in ``input_format`` as bytes, or, unless that is G.711, an array (int16,
+                or float from -1 to 1) of shape (n_frames,) or (n_frames, channels). Copied where it could change.
             sample_rate: Compared with ``input_format`` when given.
             channels: Likewise.
 
@@ -144,7 +151,10 @@ class VoiceEngine(Keeping):
         sender = session.sender
         assert sender is not None
         journal = sender.journal
-        data = audio_data if type(audio_data) is bytes else to_pcm(audio_data, journal.format)
+        if type(audio_data) is bytes and journal.accepts is journal.format:
+            data = audio_data
+        else:
+            data = to_pcm(audio_data, journal.accepts)
         if len(data) % journal.frame_bytes:
             journal.format.check_aligned(len(data), "send_audio")
         if sample_rate is not None or channels is not None:
@@ -217,6 +227,103 @@ class VoiceEngine(Keeping):
         self._takes_input("end_turn")
         await self._turns.end(respond)
 
+    async def send_recorded_audio(
+        self,
+        audio_data: Any,
+        respond: bool = True,
+        *,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+    ) -> None:
+        """Send one whole turn that was recorded before, as with a push-to-talk button, and end it.
+
+        Pauses in it do not end the turn where the client decides. It goes out as fast as the service takes it.
+
+        Args:
+            audio_data: As for :meth:`send_audio`, of any length that ``journal_s`` allows.
+            respond: As for :meth:`end_turn`.
+            sample_rate: As for :meth:`send_audio`.
+            channels: Likewise.
+
+        Raises:
+            AudioFormatError, JournalFull, NotConnected, ProviderError: As for :meth:`send_audio`. What was
+                accepted before a loss stays accepted.
+            UsageError: There is no audio.
+        """
+        self._takes_input("send_recorded_audio")
+        journal = self._conversation.user.journal
+        assert journal is not None
+        data = to_pcm(audio_data, journal.accepts)
+        journal.format.check_aligned(len(data), "send_recorded_audio")
+        check_room(journal, len(data))
+        size = journal.format.n_bytes(_PIECE_MS)
+        with self._turns.one_turn():
+            for at in range(0, len(data), size):
+                await self.send_audio(
+                    encoded(data[at : at + size], journal.accepts), sample_rate=sample_rate, channels=channels
+                )
+            await self.end_turn(respond)
+
+    # -- microphone and loudspeaker ---------------------------------------------------------------
+
+    async def start_listening(self) -> None:
+        """Open the microphone and send what it hears; with ``playback="auto"`` the agent is heard as well.
+
+        A device that is lost later is an ERROR_AUDIO; the conversation goes on, and the device is used again when it
+        is back. A second call does nothing.
+
+        Raises:
+            AudioDeviceError: There is no microphone, PyAudio is not installed, or a device that the
+                configuration names cannot be used.
+            ConfigError: There is no audio processor of a name in ``device_options``.
+            NotConnected, ProviderError: There is no session.
+        """
+        self._takes_input("start_listening")
+        if self._listening is None:
+            self._listening = Listening(
+                self._conversation,
+                lambda: self._config,
+                lambda: self._session,
+                self.send_audio,
+                self.end_turn,
+                self._audio,
+            )
+        await self._listening.start()
+
+    async def stop_listening(self, respond: bool = True) -> None:
+        """Close the microphone, send the rest of what it heard and end the turn that is open, if any.
+
+        The loudspeaker stays open until the answer was given and played. Without a microphone this does nothing.
+
+        Args:
+            respond: As for :meth:`end_turn`.
+        """
+        self._check_thread("stop_listening")
+        if self._listening is not None:
+            await self._listening.stop(respond=respond)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the microphone is open."""
+        return self._listening is not None and self._listening.is_listening
+
+    @property
+    def levels(self) -> Levels:
+        """How loud microphone and loudspeaker are now: for meters."""
+        return self._listening.levels if self._listening is not None else Levels()
+
+    async def wait_played(self, *, timeout_s: float = 60.0) -> bool:
+        """Wait until what was received of the agent has been played, out of the device: to hang up after the last word.
+
+        Unlike :meth:`wait_idle` it may be called by a tool. Returns False when ``timeout_s`` are over before.
+        """
+        self._takes_input("wait_played")
+        conversation = self._conversation
+        is_over = await conversation.activity.wait_while(lambda: conversation.agent.is_audible, timeout_s)
+        if is_over and self._listening is not None:
+            await self._listening.wait_played()
+        return is_over
+
     # -- the agent's turn -------------------------------------------------------------------------
 
     def interrupt(self) -> Interruption:
@@ -238,8 +345,9 @@ class VoiceEngine(Keeping):
         self._external("mark_played").mark_played(item_id, played_ms)
 
     def playback_cleared(self) -> None:
-        """Report that an external player dropped what it had not played."""
-        self._external("playback_cleared").cleared()
+        """Report that an external player dropped what it had not played: an answer ends there, as by ``interrupt``."""
+        self._external("playback_cleared")
+        self._conversation.playback_cleared()
 
     def _external(self, method: str) -> ExternalClock:
         self._takes_input(method)
@@ -331,8 +439,14 @@ class VoiceEngine(Keeping):
         Raises:
             ProviderError: The next session could not be opened.
             ConfigError: ``config`` is for another provider.
+            UsageError: A tool awaits it, whose own result the switch would wait for.
         """
         self._check_thread("switch_provider")
+        if self._tools_ is not None and self._tools_.is_inside:
+            raise UsageError(
+                "switch_provider() waits for the results of open tool calls, and a tool that awaits it is one. "
+                "Start it with asyncio.create_task(...) and return a result."
+            )
         if self._state is EngineState.NEW:
             await self._connect_to(provider, config)
             return
@@ -348,7 +462,6 @@ class VoiceEngine(Keeping):
         async with self._lock:
             chosen = await in_thread(find_target, provider, self._config, config)
             target = carried_over(self._config, chosen)
-            refuse_planned(target)
             self._check_switchable()
 
             def adopt(session: Session) -> None:
@@ -401,7 +514,7 @@ class VoiceEngine(Keeping):
         """What ``send_audio`` takes; known after the first connect, then fixed."""
         journal = self._connected_once("input_format").user.journal
         assert journal is not None
-        return journal.format
+        return journal.accepts
 
     @property
     def output_format(self) -> AudioFormat:

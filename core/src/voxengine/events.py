@@ -300,7 +300,7 @@ class ConnectionStarting(Event):
 
 @_event(EventType.CONNECTION_ESTABLISHED)
 class ConnectionEstablished(Event):
-    """The session is ready; emitted once, when ``connect`` returns."""
+    """The session is ready; emitted when ``connect`` returns, and after each loss that was repaired."""
 
     __slots__ = ()
 
@@ -379,7 +379,7 @@ class ProviderSwitching(Event):
     to_provider: str | None
     """The provider to come."""
     reason: str | None
-    """``requested``, or what forced it."""
+    """``requested``, ``reconnect``, ``failover`` or ``rollover``."""
 
 
 @_event(EventType.PROVIDER_SWITCHED)

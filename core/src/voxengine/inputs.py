@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from voxengine.audio.format import AudioFormat
-from voxengine.errors import AudioFormatError, UsageError
+from voxengine.audio.format import AudioFormat, Encoding
+from voxengine.errors import AudioFormatError, JournalFull, UsageError
 from voxengine.events import EventType, LazyAudio
+from voxengine.journal import Journal
 
-__all__ = ["check_ms", "check_text", "compare_format", "event_problem", "to_pcm"]
+__all__ = [
+    "check_ms",
+    "check_room",
+    "check_text",
+    "compare_format",
+    "encoded",
+    "event_problem",
+    "to_pcm",
+]
 
 _TEXT: Final = (str, type(None))
 _NUMBER: Final = (int, type(None))
@@ -61,11 +70,13 @@ def event_problem(event_type: EventType, data: Mapping[str, Any]) -> str:
 
 
 def to_pcm(audio_data: Any, audio_format: AudioFormat) -> bytes:
-    """Return user audio, given as bytes-like or as an array, as PCM16 bytes of its own.
+    """Return user audio, given as bytes-like or as an array, as PCM16 bytes of its own. G.711 is decoded.
 
     Raises:
         AudioFormatError: It is neither, or an array with other channels than the format.
     """
+    if audio_format.encoding is not Encoding.PCM16:
+        return _decoded(audio_data, audio_format)
     from voxengine.audio.pcm import to_int16
 
     shape = getattr(audio_data, "shape", None)
@@ -75,6 +86,41 @@ def to_pcm(audio_data: Any, audio_format: AudioFormat) -> bytes:
             "Nothing was accepted; use voxengine.audio.pcm.convert."
         )
     return to_int16(audio_data, "send_audio")
+
+
+def _decoded(audio_data: Any, audio_format: AudioFormat) -> bytes:
+    from voxengine.audio import g711
+
+    if not isinstance(audio_data, bytes | bytearray | memoryview):
+        raise AudioFormatError(
+            f"send_audio got {type(audio_data).__name__}; this session takes {audio_format.describe()} as bytes. "
+            "Nothing was accepted."
+        )
+    data = bytes(audio_data)
+    audio_format.check_aligned(len(data), "send_audio")
+    return g711.decode(data, audio_format.encoding)
+
+
+def encoded(data: bytes, audio_format: AudioFormat) -> bytes:
+    """Return PCM16 as the engine takes it."""
+    if audio_format.encoding is Encoding.PCM16:
+        return data
+    from voxengine.audio import g711
+
+    return g711.encode(data, audio_format.encoding)
+
+
+def check_room(journal: Journal, n_bytes: int) -> None:
+    """Raise JournalFull when a recording is longer than what may wait for an answer, UsageError when it is empty."""
+    if not n_bytes:
+        raise UsageError("send_recorded_audio got no audio. Nothing was sent.")
+    duration_s = journal.format.duration_ms(n_bytes) / 1000
+    if duration_s > journal.limit_s:
+        raise JournalFull(
+            f"send_recorded_audio: the recording lasts {duration_s:.1f} s and the limit is journal_s={journal.limit_s:g}. "
+            "Nothing was accepted. Raise journal_s, or send it in turns.",
+            held_s=journal.held_s,
+        )
 
 
 def compare_format(audio_format: AudioFormat, sample_rate: int | None, channels: int | None) -> None:
@@ -96,6 +142,12 @@ def check_text(method: str, text: object) -> None:
         raise UsageError(f"{method} takes a str, not a {type(text).__name__}.")
     if not text.strip():
         raise UsageError(f"{method} got an empty text. Nothing was sent.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{method} got half a surrogate pair, which no text holds. Nothing was sent."
+        ) from None
 
 
 def check_ms(what: str, value: object) -> None:

@@ -45,14 +45,17 @@ class Journal:
     """User audio by sample index. One writer (the engine) and one reader (the session's sender).
 
     Args:
-        audio_format: PCM16; index units are frames of this format.
+        audio_format: What the engine takes; G.711 is decoded before it comes here. Index units are its frames.
         limit_s: Seconds that may be held.
     """
 
     def __init__(self, audio_format: AudioFormat, limit_s: float) -> None:
-        self.format = audio_format
+        self.accepts = audio_format
+        """What the engine takes."""
+        self.format = audio_format.as_pcm16
+        """What is held."""
         self.limit_s = limit_s
-        self.frame_bytes = audio_format.frame_bytes
+        self.frame_bytes = self.format.frame_bytes
         self._limit = int(limit_s * audio_format.sample_rate)
         self._room = self._least_room = min(self._limit, int(_QUIET_S * audio_format.sample_rate))
         """Frames that may be held before the journal looks again."""
@@ -145,9 +148,9 @@ class Journal:
         held = self.end - self.start
         if held + n_frames > self._limit:
             raise JournalFull(
-                f"send_audio: {self.held_s:.1f} s of unanswered audio are held and the limit is journal_s="
-                f"{self.limit_s:g}. Nothing of this call was accepted. Wait for an answer, call end_turn(), or "
-                "raise journal_s.",
+                f"send_audio got {n_frames / self.format.sample_rate:.1f} s, {self.held_s:.1f} s of unanswered audio "
+                f"are held, and the limit is journal_s={self.limit_s:g}. Nothing of this call was accepted. Send less at "
+                "once, wait for an answer, call end_turn(), or raise journal_s.",
                 held_s=self.held_s,
             )
         self._room = min(held + n_frames + int(_LOOK_S * self.format.sample_rate), self._limit)
@@ -222,23 +225,23 @@ class Journal:
 
     def _scan(self) -> None:
         """Look for speech in what has not been looked at."""
-        self._scanned = max(self._scanned, self.start)
-        step = self._step
-        n_frames = (self.end - self._scanned) // step * step
-        data = self.read(self._scanned, n_frames)[: n_frames * self.frame_bytes]
-        if not data:
+        first = max(self._scanned, self.start)
+        mono, n_frames = self._whole_steps(first)
+        if not n_frames:
+            self._scanned = first
             return
-        mono = first_channel(data, self.format.channels)
         if self._segmenter is None:
             if self._is_quiet(mono):
-                self._scanned += n_frames
+                self._scanned = first + n_frames
                 return
             from voxengine.audio.vad import Segmenter
 
-            self._segmenter = Segmenter(self.format.sample_rate // step)
-            self._heard_from = self._scanned
-        self._scanned += n_frames
-        base = self._heard_from
+            self._segmenter = Segmenter(self.format.sample_rate // self._step)
+            # A little before, so that it can tell of the onset.
+            first = self._heard_from = max(first - int(_ONSET_S * self.format.sample_rate), self.start)
+            mono, n_frames = self._whole_steps(first)
+        self._scanned = first + n_frames
+        base, step = self._heard_from, self._step
         for event in self._segmenter.push(array.array("h", mono)[::step].tobytes()):
             if event.kind == "start":
                 self._utterances.append((max(base + event.padded_index * step, self.start), None))
@@ -251,6 +254,12 @@ class Journal:
             self._utterances.clear()
         if not self._utterances and self._is_quiet(mono):
             self._segmenter = None  # Start afresh at the next sound.
+
+    def _whole_steps(self, first: int) -> tuple[bytes, int]:
+        """Return the first channel from an index on, and its length: a multiple of the step, of two bytes each."""
+        n_frames = (self.end - first) // self._step * self._step
+        data = self.read(first, n_frames)[: n_frames * self.frame_bytes] if n_frames > 0 else b""
+        return first_channel(data, self.format.channels), max(n_frames, 0)
 
     def _is_quiet(self, mono: bytes) -> bool:
         """Return whether nobody speaks, from how many samples of each window are loud: cheap and sure to miss none."""

@@ -18,6 +18,7 @@ from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
 
 if TYPE_CHECKING:
+    from voxengine.audio.backends.base import StreamBackend
     from voxengine.recording import Recording
     from voxengine.snapshot import Kept
 
@@ -30,6 +31,7 @@ class Keeping(Lifecycle):
     _kept: Kept | None = None
     """Where the conversation is to go on; None once it does, or when it begins here."""
     _recording: Recording | None = None
+    _audio: StreamBackend | None = None
 
     # -- snapshots --------------------------------------------------------------------------------
 
@@ -76,6 +78,7 @@ class Keeping(Lifecycle):
         *,
         taps: Sequence[object] = (),
         registry: ProviderRegistry = default_registry,
+        audio: StreamBackend | None = None,
     ) -> Self:
         """Return an engine that goes on with a conversation, here or in another process; then ``connect`` it.
 
@@ -88,6 +91,7 @@ class Keeping(Lifecycle):
                 variables. Tools are given here or registered before ``connect``.
             taps: As for the class.
             registry: As for the class.
+            audio: As for the class.
 
         Raises:
             ConfigError: It is no snapshot, of another version, or damaged.
@@ -96,6 +100,7 @@ class Keeping(Lifecycle):
 
         kept, items = read_snapshot(snapshot)
         engine = cls(config or kept.config, taps=taps, registry=registry)
+        engine._audio = audio
         for name in ("input_format", "output_format"):
             fixed, asked = getattr(kept, name), getattr(engine._config, name)
             if fixed is not None and asked not in (None, fixed):

@@ -14,6 +14,7 @@ from typing import Any
 
 from voxengine.activity import Activity
 from voxengine.agent_turns import AgentItem, AgentTurns
+from voxengine.audio.format import Encoding
 from voxengine.bus import EventBus
 from voxengine.events import EventType, LazyAudio
 from voxengine.history import History
@@ -92,7 +93,11 @@ class Lane:
         self._rate, self._channels = agent.output.format.sample_rate, agent.output.format.channels
         self._frame_bytes = agent.output.frame_bytes
         self._name, self._epoch = session.name, session.epoch
-        self._takes_audio = not agent.is_filtered and session.output_format == agent.output.format
+        self._takes_audio = (
+            not agent.is_filtered
+            and session.output_format == agent.output.format
+            and agent.output.format.encoding is Encoding.PCM16  # A provider's chunks always are.
+        )
         self._post, self._now = maker.bus.post, maker.now
 
     def take(self, event_type: EventType, data: dict[str, Any]) -> bool:
@@ -129,7 +134,7 @@ class Lane:
             return False
         n_frames = n_bytes // self._frame_bytes
         self.item.received_ms += n_frames * 1000 / self._rate
-        self._clock.write(self._item_id, n_frames)
+        self._clock.write(self._item_id, n_frames, audio)
         data["sample_rate"], data["channels"] = self._rate, self._channels
         data["response_id"], data["item_id"] = self._response_id, self._item_id
         now = self._now()

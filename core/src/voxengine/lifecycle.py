@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from voxengine.adapting import engine_fields_kept, refuse_planned
+from voxengine.adapting import engine_fields_kept
 from voxengine.bus import EventBus
 from voxengine.config import VoiceEngineConfig
 from voxengine.continuity import Continuity, Move
@@ -27,6 +27,7 @@ from voxengine.errors import (
 from voxengine.events import EventType
 from voxengine.failover import Failover
 from voxengine.history import History
+from voxengine.listening import Listening
 from voxengine.metrics import Metrics
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.reconnect import Recovery
@@ -75,6 +76,7 @@ class Lifecycle:
         self._recovery_: Recovery | None = None
         self._rollover_: Rollover | None = None
         self._watchdog: Watchdog | None = None
+        self._listening: Listening | None = None
         self._failure: ProviderError | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -102,7 +104,6 @@ class Lifecycle:
         name = self._config.provider
         conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1}, provider=name)
         try:
-            refuse_planned(self._config)
             await self._first_session()
         except (Exception, asyncio.CancelledError) as error:
             failure: BaseException = error
@@ -199,12 +200,16 @@ class Lifecycle:
             await asyncio.wait([opening])
         conversation = self._conversation
         conversation.hang_up()
+        if self._listening is not None:
+            self._listening.silence()
         await self._recovery.pause()
         if session is not None:
             await self._continuity.retire(session, "disconnect")
         if self._tools_ is not None:
             await self._tools_.close()
         await conversation.close()
+        if self._listening is not None:
+            await self._listening.close()
 
     def _check_switchable(self) -> None:
         if self._state not in (EngineState.CONNECTED, EngineState.RECONNECTING, EngineState.LOST):
@@ -350,7 +355,8 @@ class Lifecycle:
 
     def _takes_input(self, method: str) -> Session:
         """Return the session in force, or the one that is being replaced: input is kept for the next."""
-        if not self._is_recovering() or threading.get_ident() != self._thread_id:
+        is_in_force = self._state is EngineState.CONNECTED or not self._is_recovering()
+        if is_in_force or threading.get_ident() != self._thread_id:
             return self._ready(method)
         assert self._session is not None
         return self._session

@@ -50,6 +50,8 @@ class Metrics:
     turns: deque[TurnMetrics] = attrs.field(factory=lambda: deque(maxlen=_TURNS_KEPT))
     sessions: list[SessionMetrics] = attrs.field(factory=list)
     interruptions: int = 0
+    resumptions: int = 0
+    """How often an answer that the user's voice had paused went on."""
     dropped_outputs: int = 0
     """Outputs of responses that were cut, or of sessions that no longer own the output."""
     tapped: Mapping[str, int] = attrs.field(factory=dict)
@@ -78,6 +80,7 @@ class Metrics:
             "turns": [attrs.asdict(turn) for turn in self.turns],
             "sessions": [attrs.asdict(session) for session in self.sessions],
             "interruptions": self.interruptions,
+            "resumptions": self.resumptions,
             "dropped_outputs": self.dropped_outputs,
             "tapped": dict(self.tapped),
         }

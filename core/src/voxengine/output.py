@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from voxengine.audio.format import AudioFormat
+from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.events import LazyAudio
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ class OutputFormatter:
             self._converters[item_id] = held
             return head + held[1].process(data)
         return held[1].process(data)
+
+    def filtered(self, audio: bytes | LazyAudio, taps: Callable[[bytes], bytes | None]) -> bytes | None:
+        """Return what the taps leave of audio in the output format; they are shown PCM16 whatever that is."""
+        data = audio if isinstance(audio, bytes) else audio.pcm()
+        if self.format.encoding is Encoding.PCM16:
+            return taps(data)
+        from voxengine.audio import g711
+
+        kept = taps(g711.decode(data, self.format.encoding))
+        return g711.encode(kept, self.format.encoding) if kept else kept
 
     def finish(self, item_id: str) -> bytes:
         """Return the tail of an item and forget it."""

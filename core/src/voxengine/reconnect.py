@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, Protocol
 
-from voxengine.adapting import carried_over, refuse_planned
+from voxengine.adapting import carried_over
 from voxengine.config import VoiceEngineConfig
 from voxengine.continuity import Continuity, Move
 from voxengine.conversation import Conversation
@@ -74,7 +74,10 @@ class Recovery:
         budget_s = self._host.in_force().reconnect.budget_s
         now = self._loop.time()
         # A service that takes the session and then does nothing with it is no success, however long that took.
-        has_lasted = session.age_s > _SETTLED_S and error.code is not ErrorCode.TIMEOUT
+        deadlines = self._host.in_force().deadlines
+        waited_s = max(deadlines.first_output_s, deadlines.progress_s)
+        served_s = session.age_s - (waited_s if error.code is ErrorCode.TIMEOUT else 0.0)
+        has_lasted = served_s > _SETTLED_S
         was_useful = session.is_proven or has_lasted or self._deadline is None
         current = self.failover.current
         if was_useful:
@@ -155,9 +158,9 @@ class Recovery:
 
     def _tell_failure(self, candidate: Candidate, error: VoxEngineError, *, will_retry: bool) -> None:
         data = {"error": error, "will_retry": will_retry}
-        self._emit(
-            EventType.CONNECTION_FAILED, data, getattr(error, "provider", "") or candidate.config.provider
-        )
+        is_same = candidate is self.failover.current
+        name = self._host.in_force().provider if is_same else candidate.config.provider
+        self._emit(EventType.CONNECTION_FAILED, data, name)
 
     def _emit(self, event_type: EventType, data: dict[str, Any], provider: str) -> None:
         self._conversation.emit(event_type, data, provider=provider)
@@ -178,7 +181,6 @@ class Recovery:
         assert self._deadline is not None
         try:
             target = config if is_same else carried_over(config, candidate.config)
-            refuse_planned(target)
             move = Move(
                 from_provider=before,
                 reason=reason,

@@ -91,20 +91,24 @@ async def pay(
     conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
 ) -> None:
     """Ask a session that has taken over for everything that is owed. Failures are reported as events."""
-    texts = list(conversation.user.unanswered_texts.values())
+    user = conversation.user
+    texts = list(user.unanswered_texts.values())
     try:
         await _end_spoken_turns(conversation, session, debt)
         for text in texts:
+            if user.owner is not session:
+                return  # Another one has taken over, and the debt with the rest.
             conversation.responses.input("text", is_request=True)
             await session.call("send_text", text)
-        if texts or debt.complete_to is not None or conversation.user.is_speaking:
+        if texts or debt.complete_to is not None or user.is_speaking or user.owner is not session:
             return
         if debt.unclaimed_tool:
             await _ask(conversation, session, USE_RESULT, "tool")
         elif debt.cut_reply and policy != "leave":
             await _ask(conversation, session, CONTINUE if policy == "continue" else RESTART, "server")
     except Exception as error:
-        conversation.responses.request_failed()
+        if user.owner is session:
+            conversation.responses.request_failed()
         conversation.report(session, error)
 
 
@@ -114,6 +118,8 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
     complete_to = debt.complete_to
 
     async def end() -> None:
+        if conversation.user.owner is not session:
+            return
         if complete_to is not None:
             conversation.responses.input("audio", is_request=True, covers=complete_to)
             await session.call("end_turn", True)
@@ -123,7 +129,7 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
 
     if debt.is_by_hand:
         await sender.send_up_to(end)
-    elif complete_to is not None:
+    elif complete_to is not None and not conversation.user.is_speaking:
         # The silence in which the turn ended may not have been the user's, or not have come yet.
         await sender.inject_silence(endpointing_silence_ms(session))
 

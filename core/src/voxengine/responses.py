@@ -105,6 +105,12 @@ class ResponseTracker:
         if self.current is not None and self.current.is_inferred:
             self._end_inferred(self.current)
 
+    def expect(self) -> None:
+        """Note that a response is due though none was asked for by name: the vendor knows that the turn is over."""
+        self.asked_at = self._loop.time()
+        if self.on_request is not None:
+            self.on_request()
+
     def request_failed(self) -> None:
         """Take back the latest request: it did not reach the provider."""
         if self._requests:

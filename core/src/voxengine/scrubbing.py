@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["MASK", "bare_urls", "environment_secrets", "is_secret_name", "secret_values", "without_secrets"]
+from voxengine.errors import ProviderError, VoxEngineError
+
+__all__ = [
+    "MASK",
+    "bare_urls",
+    "cleaned_error",
+    "environment_secrets",
+    "is_secret_name",
+    "secret_values",
+    "shows_secret",
+    "without_secrets",
+]
 
 MASK: Final = "…"
 """Stands in the place of a secret."""
@@ -76,6 +87,52 @@ def without_secrets(value: Any, secrets: Iterable[str] = ()) -> Any:
             value = value.replace(secret, MASK)
         return bare_urls(value)
     return value
+
+
+def shows_secret(error: BaseException, mask: Callable[[str], str]) -> bool:
+    """Return whether a traceback of an error would print what ``mask`` takes out of a text."""
+    left, seen = [error], set[int]()
+    while left:
+        link = left.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        if any(mask(text) != text for text in (str(link), repr(link), *_notes(link))):
+            return True
+        before = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        left += [before] if before is not None else []
+        left += link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+    return False
+
+
+def cleaned_error(error: BaseException, mask: Callable[[str], str]) -> BaseException:
+    """Return an error whose traceback prints nothing that ``mask`` takes out of a text: the same one where it can be.
+
+    Causes and notes that show a secret are dropped from it.
+    """
+    if not shows_secret(error, mask):
+        return error
+    text = str(error)
+    if len(error.args) == 1 and error.args[0] == text:
+        error.args = (mask(text),)
+    error.__dict__.pop("__notes__", None)
+    before = error.__cause__ or error.__context__
+    if before is not None and shows_secret(before, mask):
+        error.__cause__ = error.__context__ = None
+    if not shows_secret(error, mask):
+        return error
+    # It makes its text itself, or is a group: one of ours says the same.
+    kinds = (kind for kind in type(error).__mro__ if kind.__module__ == VoxEngineError.__module__)
+    kind = next(kinds, ProviderError)
+    if not issubclass(type(error), kind):
+        return ProviderError(mask(text))
+    clean: BaseException = kind.__new__(kind, mask(text))
+    clean.__dict__.update(error.__dict__)
+    return clean
+
+
+def _notes(error: BaseException) -> list[str]:
+    return [str(note) for note in getattr(error, "__notes__", ())]
 
 
 def _bare_url(match: re.Match[str]) -> str:

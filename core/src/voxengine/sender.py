@@ -23,7 +23,7 @@ _BACKLOG_S: Final = 0.5
 _LEAST_SPEED: Final = 1.1
 """Slower, and a session never catches up with the user: then silence is left out."""
 _KEEP_AROUND_S: Final = 0.3
-"""Silence that is kept beside an utterance."""
+"""Silence that is kept beside an utterance, at least: in what is kept the vendor finds the end of a turn."""
 _SILENCE_MS: Final = 20
 """Length of one message of injected silence."""
 
@@ -254,7 +254,8 @@ class InputSender:
     def _leave_out_silence(self) -> None:
         """Pass over silence in what waits, for a vendor that is too slow to catch up otherwise."""
         rate = self.journal.format.sample_rate
-        window, around = rate // 10, int(_KEEP_AROUND_S * rate)
+        least_s = (self._session.capabilities.endpointing_silence_ms or 0) / 2000 + _KEEP_AROUND_S / 3
+        window, around = rate // 10, int(max(_KEEP_AROUND_S, least_s) * rate)
         while (
             self._open_end - self.cursor > rate
             and self.cursor - around >= self.journal.start
@@ -263,6 +264,8 @@ class InputSender:
             self.cursor += window
             self.base += window
             self.left_out_frames += window
+            if self._pace is not None:
+                self._pace.start += window
 
     def _read(self, max_frames: int) -> bytes:
         if self.cursor < self.journal.start:  # It was let go of; the index stays true all the same.
@@ -310,7 +313,8 @@ class InputSender:
         if self._tail_due:
             self._tail_due = False
             return _Piece(self._convert.flush() if self._convert is not None else b"", 0)
-        return _Piece(bytes(self._target.n_bytes(_SILENCE_MS)), 0, is_silence=True)
+        n_frames = self._target.n_frames(self._target.n_bytes(_SILENCE_MS))
+        return _Piece(self._target.silence(n_frames), 0, is_silence=True)
 
     async def _keep_pace(self, piece: _Piece) -> None:
         """Wait as long as the vendor wants between pieces of the past; past the last of it, no longer."""

@@ -23,7 +23,14 @@ from voxengine.events import EventType
 from voxengine.inputs import event_problem
 from voxengine.providers.base import BaseProvider, effective_capabilities
 from voxengine.providers.contract import CONTRACT, bind
-from voxengine.scrubbing import MASK, bare_urls, secret_values
+from voxengine.scrubbing import (
+    MASK,
+    bare_urls,
+    cleaned_error,
+    secret_values,
+    shows_secret,
+    without_secrets,
+)
 from voxengine.taps import SessionManager, Taps
 
 if TYPE_CHECKING:
@@ -129,7 +136,7 @@ class Session:
         self.has_boundaries = False
         """Whether the provider says itself where a response starts and ends."""
         self.is_proven = False
-        """Whether words or sound of an answer came from it: a session that never gave any is no success."""
+        """Whether it gave a whole answer: one that never did is no success of a reconnect."""
         self.known_items: frozenset[str] = frozenset()
         """History items that it was told or that came up in it, when it was lost."""
         self.lane: Lane | None = None
@@ -284,6 +291,8 @@ class Session:
                 work.add_done_callback(_look_at)
                 work.cancel()
                 await asyncio.wait([work], timeout=_LET_GO_S)
+            else:
+                _look_at(work)  # It may have failed in the moment in which the caller was cancelled.
 
     # -- settings ---------------------------------------------------------------------------------
 
@@ -432,6 +441,8 @@ class Session:
         error, message = data.get("error"), data.get("message")
         if isinstance(error, BaseException):
             data["error"] = self._scrubbed(error)
+        elif error is not None:
+            data["error"] = without_secrets(error, secret_values(self.config))
         if isinstance(message, str):
             data["message"] = self.scrub(message)
 
@@ -441,10 +452,8 @@ class Session:
 
     def _loss(self, error: object) -> ProviderError:
         if isinstance(error, ProviderError):
-            if not error.provider:
-                error.provider = self.name
-            self._scrubbed(error)
-            return error
+            clean = self._scrubbed(error)
+            return clean if isinstance(clean, ProviderError) else error
         detail = f": {self.scrub(str(error))}" if error else ""
         return ConnectionLost(
             f"{self.name} ended the session {self.age_s:.0f} s after it was ready{detail}. The history is kept: "
@@ -457,10 +466,8 @@ class Session:
     def translate(self, error: Exception, what: str) -> VoxEngineError:
         """Return an exception of a provider in words of this package; secrets are masked."""
         if isinstance(error, VoxEngineError):
-            if isinstance(error, ProviderError) and not error.provider:
-                error.provider = self.name
-            self._scrubbed(error)
-            return error
+            clean = self._scrubbed(error)
+            return clean if isinstance(clean, VoxEngineError) else error
         text = self.scrub(str(error))
         where = f"{self.name}: {what}: {type(error).__name__}{f': {text}' if text else ''}."
         if isinstance(error, TimeoutError):
@@ -506,8 +513,6 @@ class Session:
     def _guarded(self, make: Callable[[], Any]) -> Any:
         try:
             return make()
-        except VoxEngineError:
-            raise
         except KeyError as error:
             raise ProviderError(
                 f"{self.name} misses {self.scrub(str(error))} in its configuration. "
@@ -521,33 +526,24 @@ class Session:
 
     def cause_of(self, failure: VoxEngineError, error: BaseException) -> BaseException | None:
         """Return what a failure is raised from: the provider's exception, unless its text shows a secret."""
-        if failure is error:
-            return error.__cause__
-        link: BaseException | None = error
-        seen: set[int] = set()
-        while link is not None and id(link) not in seen:
-            seen.add(id(link))
-            text = str(link)[:500]
-            if self.scrub(text) != text:
-                return None  # A traceback would print it.
-            link = link.__cause__ or link.__context__
-        return error
+        cause = error.__cause__ if failure is error else error
+        return None if cause is None or shows_secret(cause, self._masked) else cause
 
     def scrub(self, text: str) -> str:
         """Return a text without the session's secrets and without user and query of any URL."""
+        return self._masked(text)[:500]
+
+    def _masked(self, text: str) -> str:
         for secret in secret_values(self.config):
             text = text.replace(secret, MASK)
-        return bare_urls(text)[:500]
+        return bare_urls(text)
 
     def _scrubbed(self, error: BaseException) -> BaseException:
-        """Return an exception whose text is free of secrets: the same one where it can be changed."""
-        text = str(error)
-        clean = self.scrub(text)
-        if clean == text[:500]:
-            return error
-        if len(error.args) == 1 and error.args[0] == text:
-            error.args = (clean,)
-        return error if str(error) == clean else ProviderError(clean, provider=self.name)
+        """Return an exception of which nothing shows a secret: the same one where it can be changed."""
+        clean = cleaned_error(error, self._masked)
+        if isinstance(clean, ProviderError) and not clean.provider:
+            clean.provider = self.name
+        return clean
 
 
 class _Late(TimeoutError):
@@ -573,7 +569,13 @@ _NETWORK_CODES: Final = (ErrorCode.CONNECTION_LOST, ErrorCode.UNAVAILABLE, Error
 
 
 def choose_format(offered: tuple[AudioFormat, ...], wanted: object) -> AudioFormat:
-    """Return the format of a session: what was asked for if the provider has it, else its first."""
+    """Return the format of a session: what was asked for if the provider has it, else the one that is nearest.
+
+    That is its first of the same rate, else its first. A provider that declares nothing takes PCM16 mono.
+    """
+    if not isinstance(wanted, AudioFormat):
+        return offered[0] if offered else DEFAULT_FORMAT
     if not offered:
-        return wanted if isinstance(wanted, AudioFormat) and wanted.channels == 1 else DEFAULT_FORMAT
-    return wanted if isinstance(wanted, AudioFormat) and wanted in offered else offered[0]
+        return wanted if wanted == AudioFormat(wanted.sample_rate) else DEFAULT_FORMAT
+    same_rate = (each for each in offered if each.sample_rate == wanted.sample_rate)
+    return wanted if wanted in offered else next(same_rate, offered[0])

@@ -60,7 +60,7 @@ class Kept:
     """None: the engine was never connected."""
     output_format: AudioFormat | None = None
     audio: bytes = attrs.field(default=b"", repr=False)
-    """The user's audio that waits for an answer, in ``input_format``."""
+    """The user's audio that waits for an answer, in ``input_format``; PCM16 where that is G.711."""
     start: int = 0
     """Sample index of its first frame."""
     turn: Mapping[str, Any] = attrs.field(factory=lambda: dict(_NOTHING_OPEN), repr=False)
@@ -86,17 +86,41 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
     cut = list(conversation.cut_reply)
     if conversation.clock is not None:
         cut += [item for item in conversation.agent.cut_in(copy, responses.current) if item not in cut]
-    start = user.open_turn_start()
+    start, turn = user.open_turn_start(), user.to_json()
+    called = _without_called(turn, copy)
+    if called and turn["item"] is None:
+        start = journal.end
     return {
-        "input_format": journal.format,
+        "input_format": journal.accepts,
         "output_format": conversation.output_format,
         "audio": journal.read(start, journal.end - start),
         "start": start,
-        "turn": user.to_json(),
+        "turn": turn,
         "cut_reply": tuple(cut),
         "role": conversation.role,
-        "owes_tool_answer": conversation.calls.is_unclaimed or responses.owes_tool,
+        "owes_tool_answer": called or conversation.calls.is_unclaimed or responses.owes_tool,
     }, copy
+
+
+def _without_called(turn: dict[str, Any], history: History) -> bool:
+    """Take turns out that the agent has called a tool for: asked again, it would call again.
+
+    Returns:
+        Whether there were any; the answer is owed on the tool's result then.
+    """
+    items = history.items
+    last_call = max((n for n, item in enumerate(items) if item.kind is ItemKind.TOOL_CALL), default=-1)
+    known = {item.id: item for item in items[: max(last_call, 0)]}
+    texts = turn["unanswered_texts"]
+    taken_up = [item_id for item_id in texts if item_id in known]
+    for item_id in taken_up:
+        del texts[item_id]
+    spoken = known.get(turn["item"] or "")
+    # What has no transcript yet is known from its audio alone, which has to be given again.
+    if spoken is None or turn["is_speaking"] or not spoken.is_transcribed:
+        return bool(taken_up)
+    turn.update({name: value for name, value in _NOTHING_OPEN.items() if name != "unanswered_texts"})
+    return True
 
 
 def restore(kept: Kept, conversation: Conversation, history: History, metrics: Metrics) -> None:
@@ -138,8 +162,8 @@ def write_snapshot(
             "input_format": format_to_json(kept.input_format),
             "output_format": format_to_json(kept.output_format),
             "start": kept.start,
-            "n_samples": kept.input_format.n_frames(len(kept.audio)),
-            "audio": _write_audio(kept.audio, kept.input_format, audio_file),
+            "n_samples": kept.input_format.as_pcm16.n_frames(len(kept.audio)),
+            "audio": _write_audio(kept.audio, kept.input_format.as_pcm16, audio_file),
         }
     return {
         "kind": _KIND,
@@ -221,7 +245,7 @@ def _read_input(value: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ConfigError(f"The snapshot is damaged: {error}") from None
     audio = _read_audio(value["audio"])
     start = int(value["start"])
-    if start < 0 or len(audio) != int(value["n_samples"]) * source.frame_bytes:
+    if start < 0 or len(audio) != int(value["n_samples"]) * source.as_pcm16.frame_bytes:
         raise ConfigError("The snapshot is damaged: its audio is not as long as it says. Take it again.")
     return {"input_format": source, "output_format": target, "audio": audio, "start": start}
 
@@ -233,7 +257,7 @@ def _write_audio(
         return {"base64": base64.b64encode(audio).decode("ascii")}
     file = Path(path)
     try:
-        with wave.open(str(file), "wb") as out:
+        with file.open("wb") as raw, wave.open(raw, "wb") as out:
             out.setnchannels(audio_format.channels)
             out.setsampwidth(audio_format.width)
             out.setframerate(audio_format.sample_rate)
@@ -251,7 +275,7 @@ def _read_audio(value: Mapping[str, Any]) -> bytes:
             raise ConfigError("The snapshot is damaged: its audio is no base64 text.") from None
     file = Path(str(value["file"]))
     try:
-        with wave.open(str(file), "rb") as source:
+        with file.open("rb") as raw, wave.open(raw, "rb") as source:
             audio = source.readframes(source.getnframes())
     except (OSError, EOFError, wave.Error) as error:
         raise ConfigError(

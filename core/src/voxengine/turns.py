@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from voxengine.audio.format import AudioFormat
@@ -70,6 +72,19 @@ class TurnTaker:
             )
             self._watcher.push(journal.read(base, journal.end - base))
 
+    @contextlib.contextmanager
+    def one_turn(self) -> Iterator[None]:
+        """Let no pause end the turn within the block: all of it is one."""
+        watcher = self._watcher
+        before = watcher is not None and watcher.ends_turns
+        if watcher is not None:
+            watcher.ends_turns = False
+        try:
+            yield
+        finally:
+            if watcher is not None:
+                watcher.ends_turns = before
+
     def push(self, data: bytes) -> None:
         """Listen to accepted audio."""
         if self._watcher is not None:
@@ -86,6 +101,7 @@ class TurnTaker:
         if self._watcher is not None:
             self._watcher.flush()
         has_turn = user.has_open_turn
+        was_heard = user.is_speaking or user.turn_end is not None
         if self._keeps_end(respond):
             return
         try:
@@ -96,9 +112,14 @@ class TurnTaker:
             raise
         assert session.sender is not None
         detection: TurnDetection = session.config["turn_detection"]
+        has_ear = self._watcher is not None and self._watcher.ends_turns
+        if detection.kind == "client" and has_ear and user.waits_for_answer and not user.is_speaking:
+            return  # The client's ear noticed the end before, and an answer was asked for.
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
             await self._end_by_hand(session, respond)
             return
+        if was_heard and respond:
+            self._conversation.responses.expect()
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
         await session.sender.inject_silence(endpointing_silence_ms(session))
@@ -205,6 +226,8 @@ class InputWatcher:
         self._conversation = conversation
         self._source = source
         self._on_turn_end = on_turn_end
+        self.ends_turns = source == "client"
+        """Whether the end of speech ends the turn."""
 
     def push(self, data: bytes) -> None:
         """Listen to accepted audio."""
@@ -220,8 +243,11 @@ class InputWatcher:
         for event in events:
             if event.kind == "start":
                 if self._conversation.user.speech_started(event.padded_index, self._source):
-                    self._conversation.barge_in()
+                    self._conversation.barge.spoke()
+            elif self.ends_turns and not self._conversation.barge.utterance_ended():
+                self._conversation.user.dismissed(event.sample_index)
             else:
-                self._conversation.user.speech_ended(event.sample_index, self._source)
-                if self._source == "client":
+                source = self._source if self.ends_turns else "inferred"
+                self._conversation.user.speech_ended(event.sample_index, source)
+                if self.ends_turns:
                     self._on_turn_end()

@@ -129,6 +129,17 @@ class UserTurns:
         at_ms = self.journal.ms(index)
         self._emit(EventType.SPEECH_ENDED, {**(data or {}), "at_ms": at_ms, "source": source}, self.owner)
 
+    def dismissed(self, index: int) -> None:
+        """Note that what was heard up to a journal index was no speech: no turn, and nothing to answer."""
+        item_id = self._item
+        if item_id is not None and item_id in self._history and not self._history.get(item_id).is_transcribed:
+            self._item = None
+            self._delete(item_id)
+        self.speech_ended(index, "inferred")
+        if self.turn_end is None:
+            self._speech_start = None
+        self._floor("agent", self.owner)
+
     def turn_ended(self, index: int) -> None:
         """Note that a spoken turn is complete up to a journal index and waits for its answer."""
         is_known = self.turn_end is not None  # By the client, say, and now the vendor heard the end too.
@@ -152,6 +163,10 @@ class UserTurns:
         """Forget a text turn that did not reach the provider: its caller was told so."""
         self.unanswered_texts.pop(item_id, None)
         self._responses.request_failed()
+        self._delete(item_id)
+
+    def _delete(self, item_id: str) -> None:
+        """Delete an item that no session knows."""
         listener, self._history.on_change = self._history.on_change, None
         try:
             if item_id in self._history:
@@ -245,6 +260,24 @@ class UserTurns:
             self.unanswered_texts.clear()
         if trigger in ("audio", "server", "inferred") or (trigger == "tool" and self.turn_end is not None):
             self._release(session, covers)
+
+    @property
+    def speaks_on(self) -> bool:
+        """Whether the user is speaking, and nobody has said that this turn is over."""
+        if not self.is_speaking or self.turn_end is None:
+            return self.is_speaking
+        return self._speech_start is not None and self.turn_end < self._speech_start
+
+    def answer_is_whole(self, session: Session, trigger: str) -> None:
+        """Note the end of an answer. One to speech whose end was never told tells it, where all is quiet."""
+        journal = self.journal
+        if trigger != "audio" or not self.is_speaking or self.turn_end is not None or journal is None:
+            return
+        if session is not self.owner or not journal.vendor_decides:
+            return
+        if journal.is_quiet(journal.end - journal.format.sample_rate // 2, journal.end):
+            self.speech_ended(journal.end, "inferred")
+            self._release(session)
 
     def not_answered(self) -> None:
         """Note a response that ended without anything: no other will come by itself."""

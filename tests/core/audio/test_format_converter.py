@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.audio.sounds import noise, pieces, tone
-from voxengine.audio.format import AudioFormat
+from voxengine.audio import g711
+from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.audio.pcm import FormatConverter, convert, convert_channels
 from voxengine.errors import AudioFormatError
 
@@ -108,20 +109,34 @@ def test_half_a_frame_is_refused_and_names_the_call(target: AudioFormat) -> None
         converter.process(bytes(6))
 
 
-@pytest.mark.parametrize("encoding", ["g711_ulaw", "g711_alaw"])
-@pytest.mark.parametrize("at_the_end", [True, False])
-def test_g711_is_refused_with_a_sentence(encoding: str, at_the_end: bool) -> None:
-    g711, pcm16 = AudioFormat(8000, 1, encoding), AudioFormat(24000)
+@pytest.mark.parametrize("law", [Encoding.G711_ULAW, Encoding.G711_ALAW])
+def test_g711_is_decoded_before_and_encoded_behind_the_filter(law: Encoding) -> None:
+    wide, narrow, coded = AudioFormat(24000), AudioFormat(8000), AudioFormat(8000, 1, law)
+    data = tone(24000, 440, 1200)
 
-    with pytest.raises(AudioFormatError, match=r"G\.711 is not supported in this version"):
-        convert(b"", *((pcm16, g711) if at_the_end else (g711, pcm16)))
+    encoded = convert(data, wide, coded)
+
+    assert encoded == g711.encode(convert(data, wide, narrow), law)
+    assert convert(encoded, coded, wide) == convert(g711.decode(encoded, law), narrow, wide)
+    assert convert(encoded, coded, coded) is encoded
+
+
+@given(st.binary(max_size=400), st.integers(0, 400))
+def test_g711_of_one_law_becomes_the_other_wherever_it_is_cut(data: bytes, cut: int) -> None:
+    ulaw, alaw = AudioFormat(8000, 1, "g711_ulaw"), AudioFormat(8000, 1, "g711_alaw")
+    converter = FormatConverter(ulaw, alaw)
+
+    pieces = converter.process(data[:cut]) + converter.process(data[cut:]) + converter.flush()
+
+    assert pieces == g711.encode(g711.decode(data, Encoding.G711_ULAW), Encoding.G711_ALAW)
 
 
 def test_a_session_at_the_providers_rate_never_loads_numpy() -> None:
     script = """
 import io, sys
 from voxengine.audio import pcm, vad, wav
-from voxengine.audio.format import AudioFormat
+from voxengine.audio import g711
+from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.errors import AudioFormatError
 data = bytes(960)
 assert pcm.to_int16(bytearray(data)) == data

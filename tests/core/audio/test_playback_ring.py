@@ -59,6 +59,17 @@ class Ring(RuleBasedStateMachine):
         self.handed: dict[str, int] = {}
         self.n_refused = 0
         self.value = 0
+        self.is_paused = False
+
+    @rule()
+    def pause(self) -> None:
+        in_thread(self.ring.pause)
+        self.is_paused = True
+
+    @rule()
+    def resume(self) -> None:
+        in_thread(self.ring.resume)
+        self.is_paused = False
 
     @rule()
     def begin_item(self) -> None:
@@ -91,6 +102,9 @@ class Ring(RuleBasedStateMachine):
             block = samples(self.ring.pull(n_frames))
             assert len(block) == n_frames
             heard = [value for value in block if value]
+            if self.is_paused:
+                assert heard == []
+                continue
             due, self.queue = self.queue[: len(heard)], self.queue[len(heard) :]
             assert heard == [value for _, value in due]
             for track, _ in due:
@@ -104,12 +118,14 @@ class Ring(RuleBasedStateMachine):
     def flush_from_another_thread(self) -> None:
         in_thread(self.ring.flush)
         self.queue.clear()
+        self.is_paused = False
 
     @rule(n_unplayed=st.integers(0, 500))
     def cut(self, n_unplayed: int) -> None:
         before = {track.item: track.played for track in self.tracks}
         taken = self.ring.cut(lambda: n_unplayed, lambda: True)
         self.queue.clear()
+        self.is_paused = False
         lost = sum(before[track.item] - track.played for track in self.tracks)
         assert taken == lost <= n_unplayed
 
@@ -121,6 +137,28 @@ class Ring(RuleBasedStateMachine):
             for track in self.tracks:
                 assert track.handed == self.handed[track.item]
                 assert 0 <= track.played <= track.handed <= track.written
+
+
+def test_pause_fades_out_and_goes_on_with_the_next_sample_fading_in() -> None:
+    ring = PlaybackRing(FORMAT, prebuffer_ms=0)
+    track = ring.track("a")
+    sound = tone(RATE, 400, RATE)
+    ring.write(track, sound)
+    before = ring.pull(160) + ring.pull(160)
+
+    ring.pause()
+    paused = ring.pull(160) + ring.pull(160)
+    n_handed = track.handed
+    is_ready = ring.has_audio
+    ring.resume()
+    after = ring.pull(160) + ring.pull(160)
+
+    assert before[80:] == sound[80:640]
+    assert paused[:80] != bytes(80)
+    assert paused[80:] == bytes(560)
+    assert (n_handed, is_ready, ring.n_underruns) == (320, False, 0)
+    assert abs(samples(after)[1]) < 100 < max(map(abs, samples(sound[640:700])))
+    assert after[80:] == sound[720:1280]
 
 
 TestRing = Ring.TestCase

@@ -369,3 +369,88 @@ async def test_a_name_that_is_used_again_is_another_item() -> None:
 
     assert ear.told == [("start", "again"), ("stop", "again")] * 2
     assert (clock.played_ms("again"), clock.total_played_ms()) == (40, 80)
+
+
+@virtual
+async def test_pause_keeps_what_waits_and_counts_nothing_meanwhile() -> None:
+    backend = ArrayBackend()
+    clock, ear = await opened(backend)
+    data = tone(RATE, 400, RATE)
+    clock.write("a", RATE, data)
+    clock.finish("a")
+    await asyncio.sleep(0.4)
+
+    clock.pause()
+    await asyncio.sleep(0.1)
+    before = clock.played_frames("a")
+    await asyncio.sleep(1)
+    during, is_there = clock.played_frames("a"), clock.current
+    clock.resume()
+    await clock.wait_played()
+
+    assert (before, is_there) == (during, "a")
+    assert ear.played == {"a": 1000}
+    assert data[2 * FADE : 2 * before] in bytes(backend.played)
+    assert data[2 * (before + FADE) :] in bytes(backend.played)
+    await clock.aclose()
+
+
+@virtual
+async def test_pause_holds_for_a_device_that_comes_back_in_another_format() -> None:
+    backend = HandBackend()
+    clock, ear = await opened(backend)
+    clock.write("a", RATE, tone(RATE, 400, RATE))
+    await backend.last.run(5)
+    clock.pause()
+    backend.there = {"card": AudioFormat(16000)}
+    backend.last.is_running = False
+    await ear.told_more(1)
+
+    await backend.last.run(10)
+    paused = clock.played_ms("a")
+    clock.resume()
+    await backend.last.run(10)
+
+    assert paused <= 100
+    assert clock.played_ms("a") > paused + 150
+    await clock.aclose()
+
+
+@virtual
+async def test_flush_ends_a_pause() -> None:
+    backend = ArrayBackend()
+    clock, ear = await opened(backend)
+    clock.write("a", RATE, tone(RATE, 400, RATE))
+    await asyncio.sleep(0.2)
+    clock.pause()
+    await asyncio.sleep(0.5)
+
+    clock.flush()
+    clock.write("b", RATE // 4, tone(RATE, 500, RATE // 4))
+    clock.finish("b")
+    await clock.wait_played()
+
+    assert ear.played["b"] == 250
+    assert clock.open_items() == []
+    await clock.aclose()
+
+
+@pytest.mark.parametrize("law", ["g711_ulaw", "g711_alaw"])
+@virtual
+async def test_g711_is_played_as_what_it_means(law: str) -> None:
+    backend, ear, coded = ArrayBackend(), Ear(), AudioFormat(RATE, 1, law)
+    clock = DevicePlaybackClock(coded, ear, backend)
+    await clock.open()
+    sound = convert(tone(RATE, 400, RATE), FORMAT, coded)
+
+    clock.write("a", RATE, sound)
+    clock.finish("a")
+    await clock.wait_played()
+    clock.write("quiet", RATE // 10)
+    clock.finish("quiet")
+    await clock.wait_played()
+
+    assert (backend.output_format, ear.played) == (FORMAT, {"a": 1000, "quiet": 100})
+    assert convert(sound, coded, FORMAT)[2 * FADE :] in bytes(backend.played)
+    assert max(array("h", bytes(backend.played[-RATE // 5 :]))) <= 8
+    await clock.aclose()

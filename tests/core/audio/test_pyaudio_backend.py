@@ -55,6 +55,7 @@ class FakePortAudio:
         self.n_terminated = 0
         self.holds: dict[str, threading.Event] = {}
         self.refuses: dict[str, OSError] = {}
+        self.aborted = threading.Event()
         self.pa = types.SimpleNamespace(abort_stream=self.abort_stream, start_stream=self.restart)
         self.devices = [("card", 2, 2), ("default", 2, 2)]
 
@@ -83,6 +84,8 @@ class FakePortAudio:
         raw.calls.append("abort")
 
     def restart(self, raw: Raw) -> None:
+        self.aborted.set()
+        self.gate("restart")
         raw.calls.append("restart")
 
     def get_host_api_count(self) -> int:
@@ -299,6 +302,21 @@ async def test_a_hard_flush_aborts_and_starts_in_a_thread(audio: FakePortAudio) 
     assert (first, second) == (True, False)
     assert audio.raws[0].calls == ["start", "abort", "restart"]
     assert stream.is_active()
+    await stream.close()
+
+
+async def test_a_stream_that_is_about_to_go_on_after_a_hard_flush_is_not_taken_for_lost(
+    audio: FakePortAudio,
+) -> None:
+    stream, _ = await opened()
+    audio.holds["restart"] = threading.Event()
+    stream.discard()
+    await asyncio.to_thread(audio.aborted.wait, 10)
+
+    in_between = (audio.raws[0].is_active(), stream.is_active())
+    audio.holds.pop("restart").set()
+
+    assert in_between == (False, True)
     await stream.close()
 
 

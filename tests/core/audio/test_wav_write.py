@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.audio.sounds import pieces
-from voxengine.audio.format import AudioFormat
+from voxengine.audio.format import AudioFormat, Encoding
+from voxengine.audio.g711 import decode
 from voxengine.audio.wav import WavWriter, read_wav, write_wav
 from voxengine.errors import AudioFormatError, UsageError
 
@@ -153,16 +154,24 @@ def test_a_writer_refuses_half_a_frame_and_goes_on() -> None:
     assert read_wav(io.BytesIO(stream.getvalue())).data == b"bc"
 
 
-def test_g711_is_refused_before_the_file_is_touched(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    g711 = AudioFormat(8000, 1, "g711_ulaw")
+@pytest.mark.parametrize("law", [Encoding.G711_ULAW, Encoding.G711_ALAW])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_g711_is_written_as_it_is_and_read_as_its_samples(
+    tmp_path: Path, law: Encoding, streamed: bool
+) -> None:
+    path, narrow = tmp_path / "a.wav", AudioFormat(8000, 1, law)
+    data = bytes(range(256))
 
-    with pytest.raises(AudioFormatError, match=r"G\.711 is not supported in this version"):
-        write_wav(path, b"", g711)
-    with pytest.raises(AudioFormatError, match=r"G\.711 is not supported in this version"):
-        WavWriter(path, g711)
+    if streamed:
+        with WavWriter(path, narrow) as writer:
+            writer.write(data)
+    else:
+        write_wav(path, data, narrow)
 
-    assert not path.exists()
+    read = read_wav(path)
+    assert path.read_bytes().endswith(data)
+    assert (read.data, read.format) == (decode(data, law), AudioFormat(8000))
+    assert (read.source_encoding, read.truncated) == (law.value, False)
 
 
 def test_close_may_come_twice_but_write_not_after_it(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def test_known_cost_and_usage_are_shown(voxengine: Command, question: Path) -> N
 
     assert "     cost  $0." in out
     assert "     cost  $0\n" not in out
-    assert re.search(r"    usage  input audio 3\.5 s · output audio \d\.\d s · tokens: \d+ input, \d+ output\n", out)
+    assert re.search(
+        r"    usage  input audio 3\.5 s · output audio \d\.\d s · tokens: \d+ input, \d+ output\n", out
+    )
 
 
 def test_lines_of_a_pipe_are_turns(
@@ -291,7 +293,7 @@ def test_inputs_that_cannot_be_read_are_wrong_use(voxengine: Command, tmp_path: 
     write_wav(tmp_path / "nothing.wav", b"", AudioFormat(16_000))
     says = {
         "missing.wav": "The input 'missing.wav' cannot be read: No such file or directory.",
-        "microphone": "This version reads WAV files and standard input, no sound device.",
+        "microphone": "For the microphone leave --input out, or give --microphone.",
         ".": "The input '.' cannot be read: Is a directory.",
         "notes.txt": "notes.txt is no WAV file",
         "empty.wav": "empty.wav is empty",
@@ -399,7 +401,7 @@ def test_answer_that_does_not_come_is_a_failure_that_names_it(
     code, out, err = voxengine("talk", "--provider", "plain", "--text", "say nothing")
 
     assert code == 1
-    assert "an answer was asked for and did not come" in err
+    assert "the answer that was asked for did not come within 10 s" in err
     assert "    ended  1 turn in " in out
 
 
@@ -435,7 +437,7 @@ def test_lost_connection_is_told_once_at_the_end(
     assert err == "voxengine: plain hung up\n"
     assert "hung up" not in out
     assert "    ended  2 turns in " in out
-    assert [line["text"] for line in lines_of(transcript)] == ["Hello", "Hello", "hang up"]
+    assert [line["text"] for line in lines_of(transcript) if "text" in line] == ["Hello", "Hello", "hang up"]
 
 
 FAULTS = [
@@ -445,7 +447,10 @@ FAULTS = [
     ('{do = "close", at = "ready", code = 4001, reason = "nope"}', 'closed the connection (4001, "nope")'),
     ('{do = "stall", at = "ready"}', "did not open the session within 10 s"),
     ('{do = "quota", at = "ready"}', "The account has no quota left."),
-    ('{do = "close", at = "first_input", code = 1011, reason = "restart", times = 1000}', '(1011, "restart")'),
+    (
+        '{do = "close", at = "first_input", code = 1011, reason = "restart", times = 1000}',
+        '(1011, "restart")',
+    ),
     (
         '{do = "stall", at = "first_input", times = 1000}',
         "the answer that was asked for did not come within 10 s",
@@ -479,9 +484,11 @@ def test_fault_of_the_service_is_a_failure_that_says_it_soon(
     code, out, err = voxengine(*MOCK, "--metadata", f"faults=[{fault}]", *speed, *words)
 
     assert (code, err.count("\n")) == (1, 1)
-    assert says in err
+    # What the user says aloud is no request: a service that does not even hear it is not lost, but the wait ends.
+    waited = "an answer was asked for and did not come; nothing has come for 30 s"
+    assert says in err or ("stall" in fault and how == "--input" and waited in err)
     took = re.search(r" in (\d+\.\d) s", out.partition("    ended  ")[2])
-    assert took is None or float(took[1]) < 40
+    assert took is None or float(took[1]) < 60
 
 
 @pytest.mark.parametrize("how", ["--text", "--input"])

@@ -160,3 +160,39 @@ def test_without_rich_a_terminal_is_live_all_the_same(monkeypatch: pytest.Monkey
 
     assert type(screen) is Screen
     assert screen.live
+
+
+@pytest.mark.parametrize("kind", [Screen, RichScreen])
+def test_meter_is_shown_and_taken_away(kind: type[Screen]) -> None:
+    terminal = Terminal()
+    screen = kind(terminal, color=False, live=True)
+
+    screen.meter("you |||...")
+    while_loud = terminal.getvalue()
+    screen.line("you", "Hello")
+    screen.meter("")
+    screen.close()
+
+    assert "you |||..." in while_loud
+    assert "Hello" in terminal.getvalue()
+
+
+def test_meter_gives_way_to_words_where_there_is_one_line() -> None:
+    terminal = Terminal()
+    screen = Screen(terminal, color=False, live=True)
+
+    screen.meter("you |||...")
+    screen.partial("agent", "It is")
+    screen.partial("agent", "")
+
+    lines = shown(terminal.getvalue())
+    assert lines[-1].strip() == "you |||..."
+    assert "It is" in terminal.getvalue()
+
+
+def test_pipe_is_shown_no_meter() -> None:
+    pipe = io.StringIO()
+
+    Screen(pipe, color=False, live=False).meter("you |||...")
+
+    assert pipe.getvalue() == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -43,14 +44,14 @@ def lose(provider: Puppet, error: Exception = GONE) -> None:
 
 def failing(*errors: Any, then: Any = None) -> Any:
     """What connect does: the first instance succeeds, the next ones fail with these, then ``then``."""
-    todo: list[Any] = [None, *errors]
+    planned: list[Any] = [None, *errors]
 
     async def connect(*_: Any) -> None:
-        what = todo.pop(0) if todo else then
-        if isinstance(what, BaseException):
-            raise what
-        if what is not None:
+        what: Any = planned.pop(0) if planned else then
+        if callable(what):
             await what()
+        elif what is not None:
+            raise what
 
     return connect
 
@@ -67,10 +68,10 @@ async def test_lost_session_is_replaced_by_one_of_the_same_provider() -> None:
             call.provider().answers("Hello Ada.")
             lose(call.provider())
             assert call.seen.one(EventType.CONNECTION_LOST).will_reconnect is True
-            assert not call.engine.is_connected
+            was_connected = call.engine.is_connected
             await turns()
 
-            assert call.engine.is_connected
+            assert (was_connected, call.engine.is_connected) == (False, True)
             assert len(call.kinds["one"].made) == 2
             assert call.kinds["one"].made[0].of("disconnect") == [()]
             loaded = [item.text for item in call.provider().of("load_history")[0]]
@@ -104,7 +105,7 @@ async def test_attempts_go_on_with_growing_pauses_and_each_is_told() -> None:
         starts = call.seen.of(EventType.CONNECTION_STARTING)[1:]
         assert [event.attempt for event in starts] == [1, 2, 3, 4]
         assert [event.will_retry for event in call.seen.of(EventType.CONNECTION_FAILED)] == [True] * 3
-        pauses = [b.timestamp - a.timestamp for a, b in zip(starts, starts[1:], strict=False)]
+        pauses = [b.timestamp - a.timestamp for a, b in itertools.pairwise(starts)]
         assert pauses == sorted(pauses)
         assert 0.2 < pauses[0] < 0.6
         assert call.seen.one(EventType.PROVIDER_SWITCHED).gap_ms == round(1000 * sum(pauses))
@@ -462,10 +463,14 @@ async def test_handle_that_is_refused_means_that_the_history_is_told() -> None:
 @virtual
 async def test_calls_that_need_the_service_wait_for_the_next_session() -> None:
     refused = ProviderError("no", code=ErrorCode.UNAVAILABLE)
-    one = kind(behaviour={"connect": failing(refused)}, capabilities=caps(speak=FULL, live_configuration=FULL))
+    one = kind(
+        behaviour={"connect": failing(refused)}, capabilities=caps(speak=FULL, live_configuration=FULL)
+    )
     async with calling(one, reconnect=BUDGET) as call:
         lose(call.provider())
-        await asyncio.gather(call.engine.say("Hello"), call.engine.configure_session(instructions="Be brief."))
+        await asyncio.gather(
+            call.engine.say("Hello"), call.engine.configure_session(instructions="Be brief.")
+        )
 
         assert call.provider().of("speak") == ["Hello"]
         assert call.provider().of("configure_session") == [{"instructions": "Be brief."}]
@@ -544,3 +549,20 @@ async def test_loss_that_a_call_finds_first_is_no_error_of_that_call() -> None:
 
         assert call.provider().of("send_text") == ["Hello"]
         assert [item.text for item in call.engine.history] == ["Hello"]
+
+
+@virtual
+async def test_session_that_is_replaced_while_it_is_given_the_turns_asks_for_nothing_more() -> None:
+    one = kind(capabilities=BY_HAND.evolve(replay_speed=1.0))
+    async with calling(one, reconnect=BUDGET, others={"two": kind(capabilities=BY_HAND)}) as call:
+        await speak(call.engine, speech(2000), paced=True)
+        call.provider().hears(0, 2000)
+        lose(call.provider())
+        await asyncio.sleep(0.5)
+        await call.engine.switch_provider("two")
+        call.provider("two").answers("Heard.")
+
+        assert call.provider().of("end_turn") == []
+        assert call.provider("two").of("end_turn") == [True]
+        assert bytes(call.provider("two").audio) == speech(2000)
+        await call.engine.wait_idle(timeout_s=5)

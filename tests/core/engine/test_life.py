@@ -25,7 +25,6 @@ from tests.core.engine.fakes import (
 from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.config import Deadlines
 from voxengine.errors import (
-    CapabilityMissing,
     ConfigError,
     ConnectionLost,
     ErrorCode,
@@ -312,20 +311,10 @@ async def _refuses(*_: Any) -> None:
     raise ProviderError("not today")
 
 
-@pytest.mark.parametrize(
-    ("config", "behaviour"),
-    [
-        ({}, {"connect": _refuses}),
-        ({}, {"connect": hang}),
-        ({"interruption": "confirm"}, {}),
-    ],
-    ids=["refused", "too late", "not built yet"],
-)
+@pytest.mark.parametrize("behaviour", [{"connect": _refuses}, {"connect": hang}], ids=["refused", "too late"])
 @virtual
-async def test_failed_attempt_is_two_events_with_the_name_of_the_provider(
-    config: dict[str, Any], behaviour: dict[str, Any]
-) -> None:
-    engine = engine_of(kind(behaviour=behaviour), **config)
+async def test_failed_attempt_is_two_events_with_the_name_of_the_provider(behaviour: dict[str, Any]) -> None:
+    engine = engine_of(kind(behaviour=behaviour))
     seen = Seen(engine)
 
     with pytest.raises(ProviderError) as caught:
@@ -355,31 +344,6 @@ async def test_abandoned_attempt_ends_with_an_event(how: str) -> None:
     assert failed.provider == "one"
     assert isinstance(failed.error, NotConnected)
     assert "cancelled" in str(failed.error)
-
-
-PLANNED: tuple[dict[str, Any], ...] = (
-    {"interruption": "confirm"},
-    {"input_device": "mic"},
-    {"output_device": 3},
-    {"input_format": {"sample_rate": 8000, "encoding": "g711_ulaw"}},
-    {"output_format": {"sample_rate": 8000, "encoding": "g711_alaw"}},
-)
-
-
-@pytest.mark.parametrize("settings", PLANNED, ids=lambda held: next(iter(held)))
-@virtual
-async def test_setting_that_is_not_built_yet_is_refused_before_anything_is_opened(
-    settings: dict[str, Any],
-) -> None:
-    cls = kind()
-    engine = engine_of(cls, **settings)
-
-    with pytest.raises(CapabilityMissing) as caught:
-        await engine.connect()
-
-    assert caught.value.planned
-    assert next(iter(settings)) in caught.value.capability
-    assert cls.made == []
 
 
 @virtual

@@ -374,10 +374,7 @@ async def test_unknown_next_and_wrong_configuration_are_refused() -> None:
             await call.engine.switch_provider("nowhere")
         with pytest.raises(ConfigError, match="configuration for 'two'"):
             await call.engine.switch_provider("one", VoiceEngineConfig(provider="two"))
-        with pytest.raises(CapabilityMissing) as caught:
-            await call.engine.switch_provider("one", VoiceEngineConfig(provider="one", input_device=1))
 
-        assert caught.value.planned
         assert call.engine.is_connected
 
 

@@ -723,7 +723,7 @@ async def test_messages_of_one_turn_share_a_write_and_the_first_does_not_wait(
             await transport.send(b"x" * 100)
         n_at_once = len(writes)
         n_waiting = transport.n_buffered_bytes
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
         await transport.send(b"x" * 100)
         await transport.close()
 

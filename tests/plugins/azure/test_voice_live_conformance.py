@@ -195,4 +195,6 @@ async def test_end_of_turn_waits_as_long_as_the_words_may_take(url: str, wire: W
 
     assert [event for event in events if event.type is EventType.RESPONSE_COMPLETED]
     (update,) = [event for event in wire.of("session.update") if event["session"].get("turn_detection")]
-    assert update["session"]["turn_detection"]["end_of_utterance_detection"]["model"] == "semantic_detection_v1"
+    assert (
+        update["session"]["turn_detection"]["end_of_utterance_detection"]["model"] == "semantic_detection_v1"
+    )

@@ -190,7 +190,10 @@ def test_wrong_metadata_value_is_refused_by_name(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "detection"),
     [
-        ({"turn_detection": TurnDetection("semantic")}, {"type": "semantic_vad", "interrupt_response": False}),
+        (
+            {"turn_detection": TurnDetection("semantic")},
+            {"type": "semantic_vad", "interrupt_response": False},
+        ),
         ({"mode": "provider"}, {"type": "server_vad", "interrupt_response": False}),
         ({"turn_detection": TurnDetection("manual")}, None),
     ],

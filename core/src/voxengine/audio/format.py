@@ -30,6 +30,11 @@ class Encoding(StrEnum):
         """Bytes per sample."""
         return 2 if self is Encoding.PCM16 else 1
 
+    @property
+    def silence(self) -> int:
+        """The byte that, repeated, is silence."""
+        return {Encoding.G711_ULAW: 0xFF, Encoding.G711_ALAW: 0xD5}.get(self, 0)
+
 
 def _check_rate(_: object, __: object, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
@@ -94,6 +99,15 @@ class AudioFormat:
     def duration_ms(self, n_bytes: int) -> float:
         """Milliseconds that ``n_bytes`` last."""
         return self.n_frames(n_bytes) * 1000 / self.sample_rate
+
+    def silence(self, n_frames: int) -> bytes:
+        """Return that many frames of silence."""
+        return bytes([self.encoding.silence]) * (n_frames * self.frame_bytes)
+
+    @property
+    def as_pcm16(self) -> AudioFormat:
+        """The same rate and channels in PCM16: what G.711 is decoded to."""
+        return attrs.evolve(self, encoding=Encoding.PCM16) if self.encoding is not Encoding.PCM16 else self
 
     def describe(self) -> str:
         """For messages: ``24000 Hz mono`` or ``8000 Hz mono g711_ulaw``."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from voxengine.audio import g711
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.errors import AudioFormatError
 
@@ -398,7 +399,7 @@ class Resampler:
 
 
 class FormatConverter:
-    """Streaming conversion of channels and rate.
+    """Streaming conversion of channels, rate and encoding.
 
     Different numbers of channels go through one: averaged, resampled, repeated. Equal numbers are resampled
     channel by channel. ``aligned`` and the exact lengths, in frames, are those of :class:`Resampler`.
@@ -409,8 +410,7 @@ class FormatConverter:
         aligned: See :class:`Resampler`.
         who: The call to name in an error.
 
-    Raises:
-        AudioFormatError: One of the formats is G.711.
+    G.711 is decoded first and encoded last. Equal formats pass bit for bit.
     """
 
     def __init__(
@@ -421,17 +421,14 @@ class FormatConverter:
         aligned: bool = True,
         who: str = "FormatConverter.process",
     ) -> None:
-        for given in (from_format, to_format):
-            if given.encoding is not Encoding.PCM16:
-                raise AudioFormatError(
-                    f"{who} cannot convert {from_format.describe()} to {to_format.describe()}: "
-                    "G.711 is not supported in this version. Use pcm16 on both sides."
-                )
         self.from_format = from_format
         self.to_format = to_format
         self.is_identity = from_format == to_format
         """Whether input is returned as it is; numpy is then never loaded."""
         self._who = who
+        self._decodes = from_format.encoding is not Encoding.PCM16
+        self._encodes = to_format.encoding is not Encoding.PCM16
+        self._keeps_samples = from_format.as_pcm16 == to_format.as_pcm16
         self._lanes = from_format.channels if from_format.channels == to_format.channels else 1
         rates = from_format.sample_rate, to_format.sample_rate
         n_resamplers = 0 if rates[0] == rates[1] else self._lanes
@@ -451,21 +448,29 @@ class FormatConverter:
         self.from_format.check_aligned(len(data), self._who)
         if self.is_identity or not data:
             return data
+        if self._decodes:
+            data = g711.decode(data, self.from_format.encoding)
+        return self._encoded(data if self._keeps_samples else self._converted(data))
+
+    def flush(self) -> bytes:
+        """Return what the filter still holds, and forget the stream."""
+        return self._encoded(self._widen([each.flush() for each in self._resamplers]))
+
+    def reset(self) -> None:
+        """Forget the stream: the next frame is the first."""
+        for each in self._resamplers:
+            each.reset()
+
+    def _encoded(self, data: bytes) -> bytes:
+        return g711.encode(data, self.to_format.encoding) if self._encodes and data else data
+
+    def _converted(self, data: bytes) -> bytes:
         if self._lanes == 1:
             data = convert_channels(data, self.from_format.channels, 1)
         lanes = _split(data, self._lanes)
         if self._resamplers:
             lanes = [each.process(lane) for each, lane in zip(self._resamplers, lanes, strict=True)]
         return self._widen(lanes)
-
-    def flush(self) -> bytes:
-        """Return what the filter still holds, and forget the stream."""
-        return self._widen([each.flush() for each in self._resamplers])
-
-    def reset(self) -> None:
-        """Forget the stream: the next frame is the first."""
-        for each in self._resamplers:
-            each.reset()
 
     def _widen(self, lanes: list[bytes]) -> bytes:
         if len(lanes) > 1:
@@ -494,7 +499,7 @@ def convert(data: bytes, from_format: AudioFormat, to_format: AudioFormat) -> by
     The result starts with the input and has ``ceil(n_frames * to_rate / from_rate)`` frames.
 
     Raises:
-        AudioFormatError: No whole number of frames, or G.711, which is not supported in this version.
+        AudioFormatError: No whole number of frames.
     """
     converter = FormatConverter(from_format, to_format, who="convert")
     if converter.is_identity:

@@ -16,6 +16,7 @@ import attrs
 
 from voxengine.audio.format import AudioFormat
 from voxengine.errors import UsageError
+from voxengine.events import LazyAudio
 
 __all__ = ["ExternalClock", "ItemKey", "NullClock", "PlaybackClock", "PlaybackListener"]
 
@@ -39,17 +40,27 @@ class PlaybackListener(Protocol):
 class PlaybackClock(Protocol):
     """What every clock offers. Loop thread only."""
 
-    name: str
-    """As in ``session.settings["playback"]``."""
+    @property
+    def name(self) -> str:
+        """As in ``session.settings["playback"]``."""
 
-    def write(self, item: ItemKey, n_frames: int) -> None:
-        """Queue audio of an item behind what is queued."""
+    def write(self, item: ItemKey, n_frames: int, audio: bytes | LazyAudio | None = None) -> None:
+        """Queue audio of an item behind what is queued; a clock that only counts needs no ``audio``."""
 
     def finish(self, item: ItemKey) -> None:
         """Say that no more audio of the item follows."""
 
     def flush(self) -> None:
-        """Silence everything at once; what was not played never will be."""
+        """Silence everything at once; what was not played never will be. Ends a pause."""
+
+    def pause(self) -> None:
+        """Fall silent and keep what waits, where that is possible; time does not count meanwhile."""
+
+    def resume(self) -> None:
+        """Go on after a pause; nothing happens without one."""
+
+    def open_items(self) -> list[ItemKey]:
+        """Return the items that have not ended, in the order in which they are played."""
 
     def played_ms(self, item: ItemKey) -> int:
         """How much of the item was played, rounded down; 0 for an unknown one."""
@@ -84,7 +95,7 @@ class _Tracks:
         self.by_item: dict[ItemKey, _Track] = {}
         self.queue: list[_Track] = []
         self.total = 0
-        self._notes: deque[Callable[[], None]] = deque()
+        self.notes: deque[Callable[[], None]] = deque()
 
     def get(self, item: ItemKey) -> _Track:
         track = self.by_item.get(item)
@@ -102,7 +113,7 @@ class _Tracks:
     def start(self, track: _Track) -> None:
         if not track.is_started:
             track.is_started = True
-            self._notes.append(functools.partial(self.listener.playback_started, track.item))
+            self.notes.append(functools.partial(self.listener.playback_started, track.item))
 
     def play(self, track: _Track, n_frames: int) -> None:
         if n_frames > 0:
@@ -118,18 +129,21 @@ class _Tracks:
             self.queue.remove(track)
         if track.is_started:
             played_ms = self.ms(track.played)
-            self._notes.append(functools.partial(self.listener.playback_stopped, track.item, played_ms))
+            self.notes.append(functools.partial(self.listener.playback_stopped, track.item, played_ms))
 
     def notify(self) -> None:
         """Tell the listener what happened; last in every call, since a listener may call the clock again."""
-        while self._notes:
-            self._notes.popleft()()
+        while self.notes:
+            self.notes.popleft()()
 
     def ms(self, n_frames: int) -> int:
         return n_frames * 1000 // self.rate
 
     def pending(self) -> int:
         return sum(track.written - track.played for track in self.queue)
+
+    def open_items(self) -> list[ItemKey]:
+        return [track.item for track in self.queue]
 
 
 class NullClock:
@@ -153,8 +167,9 @@ class NullClock:
         self._timer: asyncio.TimerHandle | None = None
         self._dry_at = 0.0
         """Loop time before which the head of the queue has something to play, while the timer is set."""
+        self._is_paused = False
 
-    def write(self, item: ItemKey, n_frames: int) -> None:
+    def write(self, item: ItemKey, n_frames: int, audio: bytes | LazyAudio | None = None) -> None:
         """Queue audio of an item behind what is queued."""
         if self._timer is not None and self._loop.time() < self._dry_at:
             track = self._tracks.by_item.get(item)
@@ -180,10 +195,29 @@ class NullClock:
     def flush(self) -> None:
         """Silence everything at once."""
         self._account()
+        self._is_paused = False
         for track in list(self._tracks.queue):
             track.written = track.played
             self._tracks.end(track)
         self._settle()
+
+    def pause(self) -> None:
+        """Stand still."""
+        self._account()
+        self._is_paused = True
+        self._settle()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._is_paused:
+            self._is_paused = False
+            self._at = self._loop.time()
+            self._settle()
+
+    def open_items(self) -> list[ItemKey]:
+        """Return the items that have not ended."""
+        self._advance()
+        return self._tracks.open_items()
 
     def played_ms(self, item: ItemKey) -> int:
         """How much of the item was played, rounded down."""
@@ -210,14 +244,18 @@ class NullClock:
             self._timer = None
 
     def _advance(self) -> None:
+        queue = self._tracks.queue
+        head = queue[0] if queue else None
         self._account()
-        self._settle()
+        is_playing_on = head is not None and queue and queue[0] is head and head.played < head.written
+        if not is_playing_on or self._timer is None or self._tracks.notes:
+            self._settle()
 
     def _account(self) -> None:
         """Count what was played until now. Time in which nothing could play is not made up for."""
         now = self._loop.time()
         due = int((now - self._at) * self._tracks.rate + 1e-6)
-        if due <= 0:
+        if due <= 0 or self._is_paused:
             return
         for track in list(self._tracks.queue):
             n_frames = min(due, track.written - track.played)
@@ -235,7 +273,7 @@ class NullClock:
     def _settle(self) -> None:
         """Set the timer, then tell the listener, which may call again."""
         head = self._tracks.queue[0] if self._tracks.queue else None
-        left = head.written - head.played if head is not None else 0
+        left = head.written - head.played if head is not None and not self._is_paused else 0
         when = self._at + (left + 1) / self._tracks.rate
         if self._timer is not None and (left <= 0 or abs(when - self._timer.when()) > 1e-6):
             self._timer.cancel()
@@ -260,7 +298,7 @@ class ExternalClock:
     def __init__(self, audio_format: AudioFormat, listener: PlaybackListener) -> None:
         self._tracks = _Tracks(audio_format, listener)
 
-    def write(self, item: ItemKey, n_frames: int) -> None:
+    def write(self, item: ItemKey, n_frames: int, audio: bytes | LazyAudio | None = None) -> None:
         """Note that audio of an item was handed to the sink."""
         self._tracks.get(item).written += n_frames
 
@@ -279,6 +317,16 @@ class ExternalClock:
             track.written = track.played
             self._tracks.end(track)
         self._tracks.notify()
+
+    def pause(self) -> None:
+        """The sink plays on: it is elsewhere."""
+
+    def resume(self) -> None:
+        """It never stopped."""
+
+    def open_items(self) -> list[ItemKey]:
+        """Return the items that have not ended."""
+        return self._tracks.open_items()
 
     def mark_played(self, item: ItemKey, played_ms: int) -> None:
         """Take the sink's report; more than was written is cut to that, less than before is ignored.

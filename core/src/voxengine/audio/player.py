@@ -85,7 +85,7 @@ class DevicePlaybackClock:
     """Plays through a device, and believes what the device took. Fulfils ``PlaybackClock``.
 
     Args:
-        audio_format: What is written; PCM16.
+        audio_format: What is written; PCM16 or G.711.
         listener: Told about starts and stops, on the loop.
         backend: Opens the device, and another one when that is lost.
         device: Its name or index; None for the system's default.
@@ -129,8 +129,9 @@ class DevicePlaybackClock:
         self._limit = int(limit_s * audio_format.sample_rate)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        wanted = audio_format.as_pcm16
         self._line = DeviceLine(
-            "output", backend, device, audio_format, block_ms=block_ms, attach=self._attach, report=report
+            "output", backend, device, wanted, block_ms=block_ms, attach=self._attach, report=report
         )
         self._ring: PlaybackRing | None = None
         self._stream: Stream | None = None
@@ -139,9 +140,9 @@ class DevicePlaybackClock:
         self._queue: deque[_Item] = deque()
         self._ended_total = 0
         self._notes: deque[Callable[[], None]] = deque()
-        self._meter = LevelMeter(audio_format)
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_paused = False
 
     # -- the device ---------------------------------------------------------------------------------
 
@@ -201,6 +202,8 @@ class DevicePlaybackClock:
             if ring is not None:
                 made.n_underruns = ring.n_underruns
                 self._move(ring, made)
+            if self._is_paused:
+                made.pause()
             self._ring = ring = made
         if self._reference is None:
             return _RingFeed(ring.pull, ring, self._line)
@@ -236,7 +239,7 @@ class DevicePlaybackClock:
         Args:
             item: Names it. After its end the same name begins another item.
             n_frames: Length.
-            audio: PCM16 of that length, decoded only when its turn is near; None: silence, which counts.
+            audio: Of that length in ``format``, decoded only when its turn is near; None: silence, which counts.
 
         An item waits until the one before it is finished.
         """
@@ -253,7 +256,7 @@ class DevicePlaybackClock:
             self.n_refused += n_frames
             return
         held.written += n_frames
-        held.pending.append(bytes(n_frames * self.format.frame_bytes) if audio is None else audio)
+        held.pending.append(self.format.silence(n_frames) if audio is None else audio)
         self._advance()
 
     def finish(self, item: ItemKey) -> None:
@@ -269,7 +272,8 @@ class DevicePlaybackClock:
         With ``flush="hard"`` it may be less than :meth:`played_ms` said before, by what the device held.
         """
         ring, stream = self._ring, self._line.stream
-        if ring is not None and self._queue:
+        was_paused, self._is_paused = self._is_paused, False
+        if ring is not None and (self._queue or was_paused):
             if self._flush_mode == "hard" and stream is not None:
                 ring.cut(stream.n_unplayed, stream.discard)
             else:
@@ -278,6 +282,28 @@ class DevicePlaybackClock:
         while self._queue:
             self._end(self._queue[0])
         self._notify()
+
+    def pause(self) -> None:
+        """Fall silent as after a soft flush, and keep what waits; what the device holds is still played."""
+        self._is_paused = True
+        if self._ring is not None:
+            self._ring.pause()
+
+    def resume(self) -> None:
+        """Go on with the next frame."""
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        if self._ring is not None:
+            self._ring.resume()
+        stream = self._line.stream
+        if stream is not None:
+            stream.wake()
+
+    def open_items(self) -> list[ItemKey]:
+        """Return the items that have not ended."""
+        self._advance()
+        return [item.id for item in self._queue]
 
     def played_ms(self, item: ItemKey) -> int:
         """How much of the item the device was handed, rounded down; 0 for an unknown one."""

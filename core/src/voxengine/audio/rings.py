@@ -71,13 +71,14 @@ class PlaybackRing:
         wake: Called from the consumer's thread after a start, an end and each chunk. It must not block or
             raise.
 
-    ``write``, ``track`` and ``finish`` belong to one thread, ``pull`` to another; :meth:`flush` and
-    :meth:`cut` may come from any.
+    ``write``, ``track`` and ``finish`` belong to one thread, ``pull`` to another; :meth:`flush`,
+    :meth:`cut`, :meth:`pause` and :meth:`resume` may come from any.
     """
 
     __slots__ = (
-        "_at", "_chunks", "_consumed", "_data", "_dry", "_end", "_falling", "_flushed_at", "_flushing",
-        "_frame", "_is_playing", "_is_pulling", "_limit", "_live", "_n_faded", "_no_fade", "_prebuffer",
+        "_at", "_chunks", "_consumed", "_data", "_dry", "_end", "_falling", "_flowing", "_flushed_at",
+        "_flushing", "_frame", "_is_paused", "_is_playing", "_is_pulling", "_limit", "_live", "_n_faded", "_no_fade",
+        "_prebuffer",
         "_rising", "_run_from", "_runs", "_silent", "_tail", "_track", "_waited", "_wake", "_written",
         "format", "generation", "n_refused", "n_underruns",
     )  # fmt: skip
@@ -104,6 +105,9 @@ class PlaybackRing:
         self._flushing = threading.Lock()
         self.generation = 0
         """Raised by each flush. A track of an older generation is not played."""
+        self._is_paused = False
+        self._flowing = 0
+        """The generation that may go the short way: the present one, none while paused."""
         self.n_refused = 0
         """Frames that were refused: of an older generation, or no room."""
         self.n_underruns = 0
@@ -201,11 +205,22 @@ class PlaybackRing:
         with self._flushing:
             self._flushed_at = self._written
             self.generation += 1
+            self._is_paused, self._flowing = False, self.generation
             deadline = time.perf_counter() + _CUT_PATIENCE_S
             while self._is_pulling:
                 if time.perf_counter() > deadline:
                     break
                 time.sleep(0)
+
+    def pause(self) -> None:
+        """Fall silent from the next block on, and keep what waits. A flush ends the pause as well."""
+        with self._flushing:
+            self._is_paused, self._flowing = True, _NEVER - 1
+
+    def resume(self) -> None:
+        """Go on where the sound stopped, fading in. The pause is no underrun."""
+        with self._flushing:
+            self._is_paused, self._flowing = False, self.generation
 
     def cut(self, n_unplayed: Callable[[], int], discard: Callable[[], bool]) -> int:
         """Flush, and take back what the device is made to throw away.
@@ -278,7 +293,7 @@ class PlaybackRing:
         self._is_pulling = True
         at = self._at
         end = at + n_frames * self._frame
-        if end <= self._end and self._live == self.generation:
+        if end <= self._end and self._live == self._flowing:
             self._at = end
             self._track.handed += n_frames
             self._is_pulling = False
@@ -293,7 +308,7 @@ class PlaybackRing:
         size = n_frames * self._frame
         if self._end and self._at == self._end and self._chunks:
             track, data = self._chunks[0]
-            if track is self._track and self._live == track.generation == self.generation:
+            if track is self._track and self._live == track.generation == self._flowing:
                 end = len(data)
                 if end >= size:
                     self._chunks.popleft()
@@ -318,6 +333,8 @@ class PlaybackRing:
             self._drop_head()
             self._live = generation
             self._dry = None
+        elif self._is_paused:
+            self._stop()
         self._put_tail(out, size)
         while len(out) < size:
             if self._at >= len(self._data) and not self._advance(generation):
@@ -369,7 +386,7 @@ class PlaybackRing:
         self._consumed += size
 
     def _may_start(self, track: RingTrack) -> bool:
-        return (
+        return not self._is_paused and (
             track.is_finished or self._waited >= 2 * self._prebuffer or self.queued_bytes >= self._prebuffer
         )
 

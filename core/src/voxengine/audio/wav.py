@@ -1,7 +1,7 @@
-"""WAV files and streams: read in any common encoding as PCM16, written as PCM16.
+"""WAV files and streams: read in any common encoding as PCM16, written as PCM16 or G.711.
 
-Reading never seeks, so pipes work. 8 and 16 bit audio is read without numpy; 24 and 32 bit integers and
-floats load it. OSError from opening, reading and writing passes through unchanged.
+Reading never seeks, so pipes work. 8 and 16 bit audio and G.711 are read without numpy; 24 and 32 bit
+integers and floats load it. OSError from opening, reading and writing passes through unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Self
 
 import attrs
 
-from voxengine.audio import pcm
+from voxengine.audio import g711, pcm
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.errors import AudioFormatError, UsageError
 
@@ -39,6 +39,8 @@ _ENCODINGS: Final = {
     (_PCM, 4): "pcm_s32le",
     (_FLOAT, 4): "pcm_f32le",
     (_FLOAT, 8): "pcm_f64le",
+    (6, 1): Encoding.G711_ALAW.value,
+    (7, 1): Encoding.G711_ULAW.value,
 }
 _CODECS: Final = {
     _PCM: "PCM",
@@ -262,6 +264,8 @@ class WavReader:
     def _to_pcm16(self, raw: bytes) -> bytes:
         if self.source_encoding == "pcm_s16le" or not raw:
             return raw
+        if self.source_encoding in (Encoding.G711_ALAW, Encoding.G711_ULAW):
+            return g711.decode(raw, Encoding(self.source_encoding))
         if self.source_encoding == "pcm_u8":
             samples = bytearray(2 * len(raw))
             samples[1::2] = raw.translate(_FLIP_SIGN)
@@ -321,7 +325,7 @@ def _header(audio_format: AudioFormat, n_bytes: int | None) -> bytes:
         b"WAVE",
         b"fmt ",
         16,
-        _PCM,
+        {Encoding.G711_ALAW: 6, Encoding.G711_ULAW: 7}.get(audio_format.encoding, _PCM),
         audio_format.channels,
         audio_format.sample_rate,
         audio_format.bytes_per_s,
@@ -332,13 +336,6 @@ def _header(audio_format: AudioFormat, n_bytes: int | None) -> bytes:
     )
 
 
-def _check_writable(audio_format: AudioFormat, who: str) -> None:
-    if audio_format.encoding is not Encoding.PCM16:
-        raise AudioFormatError(
-            f"{who} got {audio_format.describe()}: G.711 is not supported in this version. Use pcm16."
-        )
-
-
 class WavWriter:
     """Write a WAV file or stream while the sound is made.
 
@@ -347,14 +344,10 @@ class WavWriter:
 
     Args:
         target: A path, which is overwritten, or a binary stream, which is not closed.
-        format: What ``write`` will get; PCM16.
-
-    Raises:
-        AudioFormatError: The format is G.711; the target was not touched.
+        format: What ``write`` will get, and what the file holds.
     """
 
     def __init__(self, target: str | os.PathLike[str] | BinaryIO, format: AudioFormat) -> None:
-        _check_writable(format, "WavWriter")
         self.format = format
         self.n_frames = 0
         """Frames written so far."""
@@ -373,7 +366,7 @@ class WavWriter:
             raise
 
     def write(self, data: bytes) -> None:
-        """Append whole frames of PCM16. A target that cannot seek gets them at once.
+        """Append whole frames. A target that cannot seek gets them at once.
 
         Raises:
             AudioFormatError: No whole number of frames; nothing was written.
@@ -422,13 +415,12 @@ def write_wav(target: str | os.PathLike[str] | BinaryIO, data: bytes, format: Au
 
     Args:
         target: A path, which is overwritten, or a binary stream, which is not closed.
-        data: Whole frames of PCM16.
+        data: Whole frames.
         format: What ``data`` is.
 
     Raises:
-        AudioFormatError: No whole number of frames, or G.711; the target was not touched.
+        AudioFormatError: No whole number of frames; the target was not touched.
     """
-    _check_writable(format, "write_wav")
     format.check_aligned(len(data), "write_wav")
     if isinstance(target, (str, os.PathLike)):
         with open(target, "wb") as stream:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import voxengine
@@ -31,7 +31,8 @@ NO_COLOR, FORCE_COLOR and pipes are respected; VOXENGINE_CONFIG names a configur
 """
 
 _TALK: Final = """\
-Hold a conversation: with the speech of a WAV file, with texts, or line by line from standard input.
+Hold a conversation: through microphone and loudspeaker, with the speech of a WAV file, with texts, or line by
+line from standard input. On a terminal the microphone is used when there is one and nothing else to say.
 
 A file is sent at the speed of speech and is followed by the end of the user's turn; the command ends when
 the answer has been given and played. Any sample rate, 8 to 32 bit integers and floats, mono or not, are
@@ -40,11 +41,25 @@ converted to what the provider takes.
 
 _TALK_EPILOG: Final = """\
 examples:
+  voxengine talk --provider mock
   voxengine talk --provider mock --text "Hello"
   voxengine talk --provider mock --input question.wav --output answer.wav --transcript talk.jsonl
   voxengine talk --provider mock --metadata 'responses={"*weather*" = "Sunny."}' --text "And the weather?"
   voxengine talk --provider openai --tool weather.py:get_weather --text "How is the weather in Lisbon?"
   voxengine talk --profile support < questions.txt
+"""
+
+_AUDIO_CHECK: Final = """\
+Play a test sound and listen to it: how evenly the devices run, how long the way from the loudspeaker to the
+microphone takes, and how fast an interruption is silent. Turn the loudspeaker to where it is when you talk.
+
+The exit code is 1 when the microphone did not hear the loudspeaker, or something is amiss.
+"""
+
+_AUDIO_CHECK_EPILOG: Final = """\
+examples:
+  voxengine audio-check
+  voxengine audio-check --input-device "USB Mic" --json check.json --picture check.svg
 """
 
 _EMULATE: Final = """\
@@ -144,11 +159,31 @@ def _run(arguments: argparse.Namespace) -> int:
 
             check_ctrl_c()
             return new_provider.run(arguments)
+        if arguments.command == "devices":
+            from voxengine.cli import devices
+
+            check_ctrl_c()
+            return devices.run(arguments)
+        if arguments.command == "audio-check":
+            from voxengine.cli import audio_check
+
+            check_ctrl_c()
+            return audio_check.run(arguments)
         if arguments.command == "check":
             from voxengine.cli import check
 
             check_ctrl_c()
             return check.run(arguments)
+        if arguments.command == "replay":
+            from voxengine.cli import replay
+
+            check_ctrl_c()
+            return replay.run(arguments)
+        if arguments.command == "inspect":
+            from voxengine.cli import inspect
+
+            check_ctrl_c()
+            return inspect.run(arguments)
         from voxengine.cli import talk
 
         check_ctrl_c()
@@ -192,9 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_providers(commands)
     _add_talk(commands)
+    _add_devices(commands)
+    _add_audio_check(commands)
     _add_check(commands)
     _add_emulate(commands)
     _add_new_provider(commands)
+    _add_recordings(commands)
     return parser
 
 
@@ -203,6 +241,50 @@ def _add_providers(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = commands.add_parser("providers", help=about, description=about.capitalize() + ".")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with every detail")
     parser.add_argument("--json", action="store_true", help="everything, as one JSON value")
+
+
+def _add_devices(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "show the microphones and loudspeakers"
+    parser = commands.add_parser("devices", help=about, description=about.capitalize() + ".")
+    parser.add_argument("--json", action="store_true", help="everything, as one JSON value")
+
+
+def _add_audio_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "audio-check",
+        help="measure the microphone and the loudspeaker",
+        description=_AUDIO_CHECK,
+        epilog=_AUDIO_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--input-device", metavar="DEVICE", help="its name, a part of it, or its index")
+    parser.add_argument("--output-device", metavar="DEVICE", help="likewise")
+    parser.add_argument("--block-ms", type=_whole(5, 100), default=20, metavar="N", help="default: 20")
+    parser.add_argument(
+        "--seconds",
+        type=_whole(1, 600),
+        default=5,
+        metavar="N",
+        help="how long to watch the pace (default: 5)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=_whole(1, 100),
+        default=5,
+        metavar="N",
+        help="interruptions of each kind (default: 5)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="the report as JSON; - writes standard output")
+    parser.add_argument("--picture", metavar="FILE", help="the report as an SVG picture")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"it is a whole number from {low} to {high}, not {text!r}")
+        return int(text)
+
+    return number
 
 
 def _add_emulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -286,6 +368,24 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--html", metavar="FILE", help="the report as one HTML page")
 
 
+def _add_recordings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "run a recorded conversation again and compare every event"
+    replay = commands.add_parser(
+        "replay", help=about, description=f"{about.capitalize()}. No network is used."
+    )
+    replay.add_argument("file", metavar="FILE", help="what engine.record(FILE) or talk --record FILE wrote")
+    replay.add_argument("--json", action="store_true", help="the outcome as one JSON value")
+    about = "show a recorded conversation as a timeline"
+    inspect = commands.add_parser(
+        "inspect", help=about, description=f"{about.capitalize()}, and as a picture."
+    )
+    inspect.add_argument("file", metavar="FILE", help="what engine.record(FILE) or talk --record FILE wrote")
+    inspect.add_argument("--json", action="store_true", help="the timeline as one JSON value")
+    inspect.add_argument(
+        "--html", metavar="FILE", help="one page with turns, levels, interruptions and latencies drawn"
+    )
+
+
 def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "talk",
@@ -308,7 +408,20 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="a turn as text; may be repeated, each waits for the answer to the one before, "
         "and all come after --input",
     )
+    what.add_argument(
+        "--microphone",
+        action=argparse.BooleanOptionalAction,
+        help="speak, whatever standard input is; or write, though there is a microphone",
+    )
     what.add_argument("--fast", action="store_true", help="send and play as fast as the provider takes it")
+    with_what = parser.add_argument_group("with which devices; `voxengine devices` lists them")
+    with_what.add_argument("--input-device", metavar="DEVICE", help="its name, a part of it, or its index")
+    with_what.add_argument("--output-device", metavar="DEVICE", help="likewise")
+    with_what.add_argument(
+        "--half-duplex",
+        action="store_true",
+        help="do not hear anything while the agent speaks: for a loudspeaker beside the microphone",
+    )
     out = parser.add_argument_group("what to keep")
     out.add_argument(
         "--output",
@@ -316,7 +429,13 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="the answers one after the other, without what an interruption cut; - writes standard output",
     )
     out.add_argument("--transcript", metavar="FILE", help="what was said and done, one JSON value per line")
-    how = parser.add_argument_group("how (wins over the profile)")
+    out.add_argument(
+        "--record", metavar="FILE", help="everything, for `voxengine inspect` and `voxengine replay`"
+    )
+    _add_options(parser.add_argument_group("how (wins over the profile)"))
+
+
+def _add_options(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--url", help="the service's address, for providers that take metadata['url']")
     how.add_argument("--mode", choices=("fast", "big", "provider"), help="what matters most")
     how.add_argument("--model", metavar="NAME")

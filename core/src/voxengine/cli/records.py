@@ -135,7 +135,9 @@ class TranscriptFile:
         if self._path is None or self._stream is not None:
             return
         try:
-            self._stream = open(self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            self._stream = open(  # noqa: SIM115
+                self._path, "w", encoding="utf-8", errors="replace", newline="\n"
+            )
         except OSError as error:
             raise ConfigError(f"--transcript {self._path!r} cannot be written: {error.strerror}.") from None
 

@@ -88,6 +88,8 @@ class Report:
             EventType.TEXT_OUTPUT: self._text_output,
             EventType.RESPONSE_COMPLETED: self._response_ended,
             EventType.RESPONSE_CANCELLED: self._response_ended,
+            EventType.AUDIO_INPUT_STARTED: self._input_started,
+            EventType.AUDIO_INPUT_DROPPED: self._input_dropped,
             EventType.AUDIO_OUTPUT_STARTED: self._audio_started,
             EventType.AUDIO_OUTPUT_CHUNK: self._audio_chunk,
             EventType.AUDIO_OUTPUT_STOPPED: self._audio_stopped,
@@ -211,6 +213,14 @@ class Report:
 
     # -- audio ------------------------------------------------------------------------------------
 
+    def _input_started(self, event: Event) -> None:
+        self._screen.line("mic", f"{event.device}, {event.sample_rate} Hz", "dim")
+
+    def _input_dropped(self, event: Event) -> None:
+        self._screen.line(
+            "warning", f"{event.n_samples} samples of the microphone were dropped: {event.reason}", "yellow"
+        )
+
     def _audio_started(self, _: Event) -> None:
         if not self._plays_at_once:
             self._screen.partial(*PLAYING)
@@ -293,7 +303,8 @@ class Report:
 
     def _error(self, event: Event) -> None:
         if event.recoverable:
-            self.trouble = _failure(event.error)
+            if "direction" not in event.data:  # A device that is lost is no answer to what was said.
+                self.trouble = _failure(event.error)
             self._screen.line("error", str(event.error), "red")
         else:
             self._fail(event.error)

@@ -93,7 +93,7 @@ class WavSource:
         except OSError as error:
             hint = ""
             if path in _DEVICE_WORDS and isinstance(error, FileNotFoundError):
-                hint = " This version reads WAV files and standard input, no sound device."
+                hint = " For the microphone leave --input out, or give --microphone."
             reason = error.strerror or type(error).__name__
             raise ConfigError(f"The input {path!r} cannot be read: {reason}.{hint}") from None
         try:

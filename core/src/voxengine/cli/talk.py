@@ -1,4 +1,4 @@
-"""``voxengine talk``: one conversation, from a file, from texts or line by line."""
+"""``voxengine talk``: one conversation, from the microphone, from a file, from texts or line by line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from voxengine.cli import running
+from voxengine.cli import microphone, running
+from voxengine.cli.devices import make_backend
 from voxengine.cli.options import build_config
 from voxengine.cli.records import STDOUT, AnswerRecorder, TranscriptFile, check_target
 from voxengine.cli.report import USER, Report, summarize
@@ -53,15 +54,23 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--text is empty. Give the user's words, or leave it out and write them line by line."
         )
+    if any("\ud800" <= letter <= "\udfff" for text in arguments.text for letter in text):
+        raise ConfigError("--text holds bytes that are no UTF-8. Give the user's words in UTF-8.")
     config = build_config(arguments)
-    is_chat = arguments.input is None and not arguments.text
+    uses_microphone = microphone.is_wanted(arguments)
+    is_chat = arguments.input is None and not arguments.text and not uses_microphone
     at_once = arguments.fast or (is_chat and sys.stdin.isatty())
     if at_once:
         config = attrs.evolve(config, playback="external")
+    if uses_microphone:
+        config = microphone.with_devices(config, arguments)
     screen = make_screen(sys.stderr if arguments.output == STDOUT else sys.stdout)
     transcript = TranscriptFile(arguments.transcript)
     try:
-        run_loop(_Talk(arguments, config, screen, transcript, plays_at_once=at_once).run)
+        talk = _Talk(
+            arguments, config, screen, transcript, plays_at_once=at_once, uses_microphone=uses_microphone
+        )
+        run_loop(talk.run)
     finally:
         screen.close()
         transcript.close()
@@ -77,6 +86,8 @@ def _check_files(arguments: argparse.Namespace) -> None:
         check_target("--output", output, [source])
     if transcript is not None:
         check_target("--transcript", transcript, [source, output])
+    if arguments.record is not None:
+        check_target("--record", arguments.record, [source, output, transcript])
 
 
 class _Talk:
@@ -88,12 +99,16 @@ class _Talk:
         transcript: TranscriptFile,
         *,
         plays_at_once: bool,
+        uses_microphone: bool,
     ) -> None:
+        self._uses_microphone = uses_microphone
         self._arguments = arguments
         self._provider = config.provider
         self._screen = screen
         self._transcript = transcript
-        self._engine = VoiceEngine(config)
+        self._engine = VoiceEngine(config, audio=make_backend() if uses_microphone else None)
+        if arguments.record is not None:
+            self._engine.record(arguments.record)
         self._spoken_s = 0.0
         self._plays_at_once = plays_at_once
         self._queue: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
@@ -181,8 +196,25 @@ class _Talk:
             await self._send_file(source)
         for text in self._arguments.text:
             await self._send_text(text, show=True)
-        if source is None and not self._arguments.text:
+        if self._uses_microphone:
+            await self._listen()
+        elif source is None and not self._arguments.text:
             await self._chat()
+
+    async def _listen(self) -> None:
+        report = self._report
+
+        async def send(text: str) -> None:
+            report.begin_turn()
+            self._queue.put_nowait(partial(report.text_turn, self._loop.time(), text, show=False))
+            await self._engine.send_text(text)
+
+        await microphone.talk(
+            self._engine, self._screen, is_over=lambda: report.failure is not None, send_text=send
+        )
+        await self._shown()
+        if report.failure is not None:
+            raise report.failure
 
     async def _chat(self) -> None:
         is_terminal = sys.stdin.isatty()
@@ -354,6 +386,8 @@ class _Talk:
         if self._arguments.transcript is not None:
             n_lines = self._transcript.n_lines
             files.append(f"{self._arguments.transcript} ({n_lines} line{'s' * (n_lines != 1)})")
+        if self._arguments.record is not None:
+            files.append(str(self._arguments.record))
         return files
 
 

@@ -121,6 +121,7 @@ class Screen:
         self.color = color
         self.live = live
         self._partials: dict[str, tuple[str, str]] = {}
+        self._meter = ""
         self._drawn = False
 
     def line(self, label: str, text: str, style: str = "") -> None:
@@ -150,6 +151,12 @@ class Screen:
             self._partials[label] = (clean(text), style)
         self._redraw()
 
+    def meter(self, text: str) -> None:
+        """Show how loud it is, below what is being said, or in its place where there is one line; empty ends it."""
+        if self.live and text != self._meter:
+            self._meter = text
+            self._redraw()
+
     def prompt(self, label: str, style: str = "") -> None:
         """Write a label and leave the cursor behind it."""
         self._erase()
@@ -158,6 +165,7 @@ class Screen:
     def close(self) -> None:
         """Take away what is not final."""
         self._partials.clear()
+        self._meter = ""
         self._erase()
 
     def _room(self) -> int:
@@ -169,9 +177,9 @@ class Screen:
         self._draw()
 
     def _draw(self) -> None:
-        if not self._partials:
+        if not self._partials and not self._meter:
             return
-        label, (text, style) = list(self._partials.items())[-1]
+        label, (text, style) = list(self._partials.items())[-1] if self._partials else ("", (self._meter, ""))
         head = paint(label.rjust(LABEL_WIDTH), style, self.color)
         self._write(f"{head}  {paint(tail_of(text, self._room()), 'dim', self.color)}")
         self._drawn = True
@@ -215,7 +223,7 @@ class RichScreen(Screen):
         self._console.print()
 
     def _redraw(self) -> None:
-        if not self._partials:
+        if not self._partials and not self._meter:
             self._erase()
             return
         now = time.monotonic()
@@ -225,6 +233,8 @@ class RichScreen(Screen):
         from rich.console import Group
 
         rows = [self._row(label, text, style, "dim") for label, (text, style) in self._partials.items()]
+        if self._meter:
+            rows.append(self._row("", self._meter, "", "dim"))
         if not self._live.is_started:
             self._live.start()
         self._live.update(Group(*rows), refresh=True)

@@ -42,9 +42,7 @@ def find_entry_points(
         return _one_by_one(group)
 
 
-def make_offered(
-    group: str, name: str, what: str, built_in: tuple[str, ...], *arguments: object
-) -> object:
+def make_offered(group: str, name: str, what: str, built_in: tuple[str, ...], *arguments: object) -> object:
     """Call what installed packages offer under a name in a group, and return what it makes.
 
     Args:

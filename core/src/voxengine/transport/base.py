@@ -179,9 +179,7 @@ class QueuedTransport(ABC):
             try:
                 self._taker(message)
             except Exception as exc:
-                self._taker = None
-                if self._reader is not None and not self._reader.done():
-                    self._reader.set_exception(exc)
+                self._taker_failed(exc)
             return
         self._inbox.append(message)
         self._inbox_size += len(message)
@@ -193,6 +191,11 @@ class QueuedTransport(ABC):
             reader.set_result(None)
         if self.on_wire is not None:
             self._observe("in", message)
+
+    def _taker_failed(self, exc: Exception) -> None:
+        self._taker = None
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_exception(exc)
 
     def _observe(self, direction: Literal["in", "out"], message: Wire) -> None:
         observer = self.on_wire

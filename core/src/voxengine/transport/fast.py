@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -225,19 +226,26 @@ class _Silent:
 _silent = _Silent()
 
 
+_buffer_updated: Final = WSProtocol.buffer_updated
+
+
 class _Protocol(WSProtocol):  # type: ignore[misc]  # Compiled, without annotations.
     """The library's protocol, which also tells when data arrived and when it refused some."""
 
     owner: PicowsTransport
+    now: Callable[[], float]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.owner._heard_at = self.owner._loop.time()
-        super().buffer_updated(nbytes)
+        self.owner._heard_at = self.now()
+        _buffer_updated(self, nbytes)
         if self.transport.is_close_frame_sent:
             self.owner._closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # The library keeps what it refused in a future, which complains when nobody looks. It is done by now.
+        with contextlib.suppress(Exception):
+            self.transport.wait_disconnected().send(None)
         self.owner._connection_lost()
 
 
@@ -270,7 +278,7 @@ def _protocol(owner: PicowsTransport, dial: Dial) -> _Protocol:
         headers | dict(dial.headers),
         _READ_BYTES,
     )
-    made.owner = owner
+    made.owner, made.now = owner, owner._loop.time
     return made
 
 
@@ -295,16 +303,26 @@ class _Listener(WSListener):
             self._take_rare(kind, frame)
         elif kind is _TEXT:
             try:
-                self._deliver(frame.get_payload_as_utf8_text())
+                text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
                 self._owner._refuse(1007, "text that is not UTF-8")
+                return
+            owner = self._owner
+            if owner._taker is None or owner.on_wire is not None:
+                self._deliver(text)
+                return
+            try:  # As _deliver does it, without one more call for each message.
+                owner._taker(text)
+            except Exception as exc:
+                owner._taker_failed(exc)
         elif kind is _BINARY:
             self._deliver(frame.get_payload_as_bytes())
         else:
             self._take_rare(kind, frame)
 
     def _take_rare(self, kind: WSMsgType, frame: WSFrame) -> None:
-        if self._owner._is_closing:
+        owner = self._owner
+        if owner._is_closing or (owner._closed_here and kind is not _CLOSE):
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._owner._refuse(1002, "reserved bits are set")
@@ -386,6 +404,10 @@ class PicowsTransport(WebSocketTransport):
     def _closing(self) -> None:
         self._listener.is_plain = False
         super()._closing()
+
+    async def _shut(self, code: int, reason: str) -> None:
+        self._listener.is_plain = False
+        await super()._shut(code, reason)
 
     def _connection_lost(self) -> None:
         sent = None

@@ -1,8 +1,8 @@
 """What every WebSocket here shares: frames going out, the keep-alive, and the deadlines of the end.
 
-Messages that are sent within one turn of the event loop leave in one write: the first at once, the others
-together when the turn is over. A write costs a system call and, with TLS, a record of its own, which is
-more than everything else that happens to a 20 ms chunk.
+A message leaves at once; those that follow it within half a millisecond leave together when the turn of the
+event loop is over. A write costs a system call and, with TLS, a record of its own, which is more than
+everything else that happens to a 20 ms chunk.
 
 The keep-alive is our own. That of ``websockets`` waits behind a full write buffer, so it never sees a peer
 that stopped reading, and it sends pings while data is arriving.
@@ -35,8 +35,10 @@ More would let an interruption queue behind stale audio, less would pause on eve
 MAX_FRAGMENTS: Final = 4096
 """Fragments of one message; a peer that sends more is taken for hostile."""
 
+_BURST_S: Final = 0.0005
+"""A message that comes sooner after another waits for the end of the loop's turn."""
 _HELD_BYTES: Final = 16 * 2**10
-"""Bytes that may wait for the end of the loop's turn."""
+"""Bytes that may wait for it."""
 _KEY_POOL_BYTES: Final = 1024
 _SHORT_HEAD: Final = Struct("!BB").pack
 _HEAD: Final = Struct("!BBH").pack
@@ -82,7 +84,7 @@ class WebSocketTransport(QueuedTransport):
         self._key_at = 0
         self._held: list[bytes] = []
         self._n_held = 0
-        self._has_written = False  # In this turn of the loop.
+        self._written_at = -1.0
         self._timer: asyncio.TimerHandle | None = None  # The keep-alive while open, the deadline afterwards.
 
     @property
@@ -121,27 +123,24 @@ class WebSocketTransport(QueuedTransport):
             head = _HEAD(first, 254, size)
         else:
             head = _LONG_HEAD(first, 255, size)
-        if not self._has_written:
-            self._has_written = True
-            self._loop.call_soon(self._turn_ended)
-            self._socket.write(b"".join((head, key, apply_mask(payload, key))))
-            return
-        held = self._held
+        held, now = self._held, self._loop.time()
+        if not held:
+            # A socket that did not take all is no system call anyway, and knows when to pause us.
+            if now - self._written_at > _BURST_S or self._socket.get_write_buffer_size():
+                self._written_at = now
+                self._socket.write(b"".join((head, key, apply_mask(payload, key))))
+                return
+            self._loop.call_soon(self._release)
         held += (head, key, apply_mask(payload, key))
         self._n_held += size + 8
-        # A socket that did not take all is no system call anyway, and knows when to pause us.
-        if self._n_held > _HELD_BYTES or self._socket.get_write_buffer_size():
-            self._release()
-
-    def _turn_ended(self) -> None:
-        self._has_written = False
-        if self._held:
+        if self._n_held > _HELD_BYTES:
             self._release()
 
     def _release(self) -> None:
         """Write what waited for the end of the loop's turn."""
         held, self._held, self._n_held = self._held, [], 0
         if held and not self._gone.done():
+            self._written_at = self._loop.time()
             self._socket.write(b"".join(held))
 
     def _writing_resumed(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxengine.audio.format import AudioFormat
-from voxengine.audio.pcm import Resampler
+from voxengine.audio.pcm import Resampler, int16_to_float
 from voxengine.errors import ConfigError
 
 __all__ = ["MODEL_VARIABLE", "SileroDetector", "find_model"]
@@ -30,7 +30,6 @@ _FILE: Final = "silero_vad/data/silero_vad.onnx"
 _FRAME_MS: Final = 32
 _CONTEXT_MS: Final = 4
 _HYSTERESIS: Final = 0.15
-_FULL_SCALE: Final = 32768.0
 _INSTALL: Final = (
     "Try: pip install 'voxengine-audio-processors[silero]' and pip install --no-deps silero-vad "
     f"(without PyTorch, which is not used), or name a file in {MODEL_VARIABLE}."
@@ -46,7 +45,8 @@ class _Model(Protocol):
 
 
 class SileroDetector:
-    """Tells speech from noise by what it sounds like, not by how loud it is (see :class:`VoiceDetector`).
+    """Tells speech from noise by what it sounds like, not by how loud it is (see
+    :class:`~voxengine.audio.vad.VoiceDetector`).
 
     A frame is speech when its probability reaches the threshold, and from then on while it is at most 0.15
     below it. The model hears 16 kHz, or 8 kHz when the audio has less than 16; other rates are converted.
@@ -74,6 +74,7 @@ class SileroDetector:
         self._frame_bytes = 2 * self.frame_samples
         self._rate = 16_000 if sample_rate >= 16_000 else 8_000
         self._rate_input = np.array(self._rate, dtype=np.int64)
+        self._resampler = Resampler(sample_rate, self._rate, aligned=False)
         self._n_heard = self._rate * (_FRAME_MS + _CONTEXT_MS) // 1000
         self.reset()
 
@@ -82,8 +83,7 @@ class SileroDetector:
         self._rest = b""
         self._state: _Floats = np.zeros((2, 1, 128), dtype=np.float32)
         self._heard: _Floats = np.zeros(self._n_heard, dtype=np.float32)
-        rate = self._format.sample_rate
-        self._resampler = Resampler(rate, self._rate, aligned=False) if rate != self._rate else None
+        self._resampler.reset()
         self.probability = 0.0
         """That the last whole frame is speech, by the model."""
         self.is_speech = False
@@ -107,9 +107,7 @@ class SileroDetector:
         self._rest = b""
 
     def _judge(self, frame: bytes) -> bool:
-        if self._resampler is not None:
-            frame = self._resampler.process(frame)
-        samples = np.frombuffer(frame, dtype="<i2").astype(np.float32) / _FULL_SCALE
+        samples = int16_to_float(self._resampler.process(frame))
         # What the model hears ends with the frame, whatever a rate like 44100 Hz made of its length.
         self._heard = np.concatenate((self._heard, samples))[-self._n_heard :]
         feed = {"input": self._heard[np.newaxis], "state": self._state, "sr": self._rate_input}
@@ -134,7 +132,9 @@ def find_model() -> Path:
     try:
         files = importlib.metadata.files("silero-vad") or []
     except importlib.metadata.PackageNotFoundError:
-        raise ConfigError(f"The detector 'silero' needs its model, which is not installed. {_INSTALL}") from None
+        raise ConfigError(
+            f"The detector 'silero' needs its model, which is not installed. {_INSTALL}"
+        ) from None
     for file in files:
         if file.as_posix() == _FILE and (path := Path(str(file.locate()))).is_file():
             return path

@@ -10,7 +10,6 @@ import importlib
 from typing import Any, Final
 
 from voxengine.audio.format import AudioFormat
-from voxengine.audio.processors import AudioProcessor
 from voxengine.errors import ConfigError
 
 __all__ = ["WebRtcProcessor", "echo_only", "full", "full_with_gain", "noise_only"]
@@ -52,7 +51,10 @@ class WebRtcProcessor:
         self._hears_reference = echo
         self._delay_ms = -1
         self._module = rtc.AudioProcessingModule(
-            echo_cancellation=echo, noise_suppression=noise, high_pass_filter=high_pass, auto_gain_control=gain
+            echo_cancellation=echo,
+            noise_suppression=noise,
+            high_pass_filter=high_pass,
+            auto_gain_control=gain,
         )
         n_frames = audio_format.n_bytes(_FRAME_MS) // audio_format.frame_bytes
         shape = (audio_format.sample_rate, audio_format.channels, n_frames)
@@ -61,7 +63,7 @@ class WebRtcProcessor:
         self._near, self._far = self._microphone.data.cast("B"), self._reference.data.cast("B")
 
     def process(self, microphone: bytes, reference: bytes, delay_ms: int) -> bytes:
-        """Return the frame to go on with, of the same length (see :class:`AudioProcessor`).
+        """Return the frame to go on with, of the same length (see :class:`~voxengine.audio.processors.AudioProcessor`).
 
         ``delay_ms`` helps the canceller to begin; it finds the delay by itself, up to about half a second.
         """
@@ -91,12 +93,11 @@ def _module() -> Any:
         ) from error
 
 
-_Make = functools.partial[AudioProcessor]
-full: Final[_Make] = functools.partial(WebRtcProcessor)
+full: Final = functools.partial(WebRtcProcessor)
 """``webrtc``: echo, noise and rumble."""
-full_with_gain: Final[_Make] = functools.partial(WebRtcProcessor, gain=True)
+full_with_gain: Final = functools.partial(WebRtcProcessor, gain=True)
 """``webrtc-gain``: the same, and gain control."""
-echo_only: Final[_Make] = functools.partial(WebRtcProcessor, noise=False)
+echo_only: Final = functools.partial(WebRtcProcessor, noise=False)
 """``webrtc-echo``: echo and rumble, for services that suppress noise themselves."""
-noise_only: Final[_Make] = functools.partial(WebRtcProcessor, echo=False)
+noise_only: Final = functools.partial(WebRtcProcessor, echo=False)
 """``webrtc-noise``: noise and rumble, for headsets."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -267,12 +268,18 @@ class Answering:
         faults = self._points.faults
         if faults is None:
             return True
-        task = asyncio.current_task()
-        self._failing[task] = response.response_id
-        try:
+        with self._failing_with(response):
             if sent_ms is None:
                 return await faults.reach("response", response.number)
             return await faults.reach_audio("response", response.number, sent_ms)
+
+    @contextlib.contextmanager
+    def _failing_with(self, response: Response) -> Iterator[None]:
+        """What goes wrong within the block goes wrong with this response."""
+        task = asyncio.current_task()
+        self._failing[task] = response.response_id
+        try:
+            yield
         finally:
             del self._failing[task]
 
@@ -390,7 +397,9 @@ class Answering:
         while len(self._rounds) > _WAITING_KEPT:
             self._rounds.popitem(last=False)
         for call_id, call in made:
-            if not await self._points.reach("tool"):
+            with self._failing_with(response):
+                goes_on = await self._points.reach("tool")
+            if not goes_on:
                 raise Cut("failed")
             await self._make_call(response, call_id, call, found)
         if found.is_complete and not found.is_over:

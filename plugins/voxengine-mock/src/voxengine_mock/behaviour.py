@@ -332,7 +332,9 @@ class Behaviour:
 
     async def say(self, text: str, ask: Ask) -> None:
         """Answer with a text as it is, whatever the script has."""
-        await self._answering.request("request", Answer(say=text), {}, ask.settings or self._settings, ask=ask)
+        await self._answering.request(
+            "request", Answer(say=text), {}, ask.settings or self._settings, ask=ask
+        )
 
     async def speak(self, text: str, *, is_last: bool = True) -> None:
         """Say a text as it is; more of the same utterance follows unless ``is_last``."""

@@ -207,7 +207,7 @@ def _syllables(unit: Unit, semitones: float) -> list[_Syllable]:
     vowels = vowels or ["e"]
     each = (unit.end_ms - unit.at_ms) / len(vowels)
     hiss = word[:1] in "sfhcxzt"
-    seed = zlib.crc32(word.encode())
+    seed = zlib.crc32(word.encode(errors="replace"))
     return [
         _Syllable(
             unit.at_ms + n * each,
@@ -337,7 +337,7 @@ def _hiss(word: str, rate: int, n: int) -> NDArray[np.float64]:
     import numpy as np
 
     length = min(n, 70 * rate // 1000)
-    noise = np.random.default_rng(zlib.crc32(word.encode())).uniform(-1.0, 1.0, length)
+    noise = np.random.default_rng(zlib.crc32(word.encode(errors="replace"))).uniform(-1.0, 1.0, length)
     smooth = np.convolve(noise, np.hanning(9) / 4.0, mode="same")
     out = np.zeros(n)
     out[:length] = smooth * np.sin(np.linspace(0.0, np.pi, length)) ** 2

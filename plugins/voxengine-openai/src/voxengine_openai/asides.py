@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-__all__ = ["ASIDE_KEY", "Aside", "AsideCollector"]
+from voxengine.audio.format import AudioFormat
+from voxengine.errors import UsageError
+from voxengine.history import Item
+from voxengine_openai.items import wire_item
+
+__all__ = ["ASIDE_KEY", "Aside", "AsideCollector", "aside_input", "aside_params"]
 
 ASIDE_KEY: Final = "voxengine_aside"
 """Key of a response's metadata by which its events are told from those of the conversation."""
@@ -28,6 +33,21 @@ class Aside:
     """Tool calls: ``name``, ``call_id`` and ``arguments`` (JSON text). Nothing runs them."""
     response: Mapping[str, Any] = attrs.field(repr=False)
     """The response object of the service."""
+
+
+def aside_params(key: str, params: Mapping[str, Any], instructions: str | None) -> dict[str, Any]:
+    """Return the ``response`` of the request for one; ``key`` is how its events are told."""
+    out = {"conversation": "none", **params, "metadata": {**(params.get("metadata") or {}), ASIDE_KEY: key}}
+    return out if instructions is None else {**out, "instructions": instructions}
+
+
+def aside_input(items: Sequence[Item], audio_format: AudioFormat) -> list[dict[str, Any]]:
+    """Return what the model is shown. Raises UsageError for what is no item."""
+    if not all(isinstance(item, Item) for item in items):
+        raise UsageError(
+            "ask_aside: items takes items of a history (voxengine.history.Item). Nothing was sent."
+        )
+    return [wire_item(item, audio_format) for item in items]
 
 
 class AsideCollector:

@@ -50,6 +50,9 @@ _BAD_AUDIO: Final = (
     "Invalid 'audio'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) but got an invalid value."
 )
 _ABSENT: Final = object()
+_Rows = Mapping[str, tuple[tuple[str, type], ...]]
+_UNFIT: Final[tuple[tuple[str, type], ...]] = (("", object),)
+"""Rows that no message fits."""
 _MARK: Final = "~"
 """No character of base64."""
 _LONG_TEXT: Final = 5000
@@ -107,6 +110,8 @@ class RealtimeCodec:
         self._starts = () if hot in dialect.fields else tuple(starts)
         self._starts_in_bytes = tuple(text.encode() for text in self._starts)
         self._decode_hot = self._delta if is_client else self._append
+        # Messages that are as in GA and of which nothing but a few plain fields is read: every word is one.
+        self._direct = _direct_rows(dialect) if is_client else {}
 
     # -- encoding ---------------------------------------------------------------------------------
 
@@ -118,7 +123,7 @@ class RealtimeCodec:
         """
         if type(item) is Append:
             if item.event_id is None:
-                return [f'{self._append_start}{self._to_base64(item.audio)}"}}']
+                return [self.encode_audio(item.audio)]
             values = {"event_id": item.event_id, "audio": self._to_base64(item.audio)}
             return self._encode_fields(APPEND, values)
         if type(item) is AudioDelta:
@@ -129,6 +134,10 @@ class RealtimeCodec:
             payload = item.payload if isinstance(item.payload, dict) else {"payload": item.payload}
             return [self._to_json({"type": item.name, **_without_type(payload)})]
         raise TypeError(f"a codec encodes messages, not {type(item).__name__}")
+
+    def encode_audio(self, audio: bytes) -> str:
+        """Return the one message of an :class:`Append` without an identifier: what every 20 ms chunk is."""
+        return f'{self._append_start}{self._to_base64(audio)}"}}'
 
     def _encode_fields(self, name: str, fields: Mapping[str, Any]) -> Sequence[Wire]:
         wire_name = self.dialect.wire_name(name, fields)
@@ -167,6 +176,13 @@ class RealtimeCodec:
             content = self._parse(wire)
         except (ValueError, RecursionError):  # UnicodeDecodeError and msgspec's errors are ValueErrors.
             return [ProtocolFault("The message is not JSON.")]
+        if type(content) is dict:
+            name = content.get("type")
+            for key, kind in self._direct.get(name, _UNFIT) if type(name) is str else _UNFIT:
+                if type(content.get(key)) is not kind:
+                    break
+            else:
+                return [RealtimeMessage(content.pop("type"), content)]
         if not isinstance(content, dict):
             return [wording.invalid_type("", "an object", content)]
         event_id = content.get("event_id")
@@ -202,17 +218,20 @@ class RealtimeCodec:
 
     def _delta(self, wire: Wire) -> AudioDelta | None:
         """An audio delta by the short way; None when it has to go the long one."""
-        is_cut = len(wire) > (_LONG_TEXT if isinstance(wire, str) else _LONG_BYTES)
-        cut = _cut(wire, '"delta":') if is_cut else ("", wire)
-        if cut is None:
-            return None
+        delta, rest = None, wire
+        if len(wire) > (_LONG_TEXT if isinstance(wire, str) else _LONG_BYTES):
+            cut = _cut(wire, '"delta":')
+            if cut is None:
+                return None
+            delta, rest = cut
         try:
-            it = self._decode_delta(cut[1])
+            it = self._decode_delta(rest)
         except (ValueError, RecursionError):
             return None
-        if is_cut and it.delta != _MARK:
+        if delta is None:
+            delta = it.delta
+        elif it.delta != _MARK:
             return None
-        delta = cut[0] if is_cut else it.delta
         return _new_delta((it.response_id, it.item_id, delta, it.output_index, it.content_index, it.event_id))
 
     def _append(self, wire: Wire) -> Append | ProtocolFault | None:
@@ -233,6 +252,25 @@ class RealtimeCodec:
             return Append(decode_audio(audio), event_id)
         except ValueError:
             return ProtocolFault(_BAD_AUDIO, "invalid_value", "audio", event_id, APPEND)
+
+
+_direct_of: dict[int, tuple[Dialect, _Rows]] = {}
+
+
+def _direct_rows(dialect: Dialect) -> _Rows:
+    """The plain fields of each message that has no others and is as in GA; made once for a dialect."""
+    held = _direct_of.get(id(dialect))
+    if held is None:
+        rows = {
+            name: tuple(fields.items())
+            for name, fields in SERVER_EVENTS.items()
+            if fields
+            and name != AUDIO_DELTA
+            and dialect.is_ga(name)
+            and not set(".?*") & set("".join(fields))
+        }
+        held = _direct_of[id(dialect)] = (dialect, rows)  # With the dialect, so that its id stays its own.
+    return held[1]
 
 
 def _cut(wire: Wire, key: str) -> tuple[str, Wire] | None:

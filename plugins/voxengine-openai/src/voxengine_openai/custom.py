@@ -34,7 +34,9 @@ class CustomProvider(OpenAIProvider):
     )
     options: ClassVar[frozenset[str] | None] = (OpenAIProvider.options or frozenset()) | {"temperature"}
     name: ClassVar[str] = "custom"
-    traits: ClassVar[Traits] = Traits(name="custom", transcription_model="whisper-1", maps_voices=False, has_prices=False)
+    traits: ClassVar[Traits] = Traits(
+        name="custom", transcription_model="whisper-1", maps_voices=False, has_prices=False
+    )
     trusts_interruption: ClassVar[bool] = False
 
     def __init__(self, config: dict[str, Any]) -> None:

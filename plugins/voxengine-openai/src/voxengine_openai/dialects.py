@@ -118,6 +118,10 @@ class Dialect:
     def _index_by_wire(self) -> Mapping[str, Sequence[EventName]]:
         return {row.wire: tuple(each for each in self.events if each.wire == row.wire) for row in self.events}
 
+    def is_ga(self, wire_name: str) -> bool:
+        """Whether an event of this name is what GA calls so, with the fields that it has in GA."""
+        return wire_name not in self._by_wire and wire_name not in self.fields
+
     def wire_name(self, name: str, fields: Mapping[str, Any]) -> str | None:
         """What a GA event with these fields is called on the wire; None: it is not sent."""
         rows = self._by_ga.get(name)

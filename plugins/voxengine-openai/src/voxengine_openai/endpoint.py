@@ -143,6 +143,8 @@ def _more_headers(metadata: Mapping[str, Any]) -> dict[str, str]:
     headers = metadata.get("headers") or {}
     if not isinstance(headers, Mapping):
         raise ConfigError("metadata['headers'] takes a table of names and values.")
+    if not all(isinstance(value, str | int | float) for value in headers.values()):
+        raise ConfigError("metadata['headers'] has a value that is neither a text nor a number.")
     return {str(name): str(value) for name, value in headers.items()}
 
 

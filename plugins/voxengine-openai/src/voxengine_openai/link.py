@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from voxengine.codec import Role, VendorMessage
 from voxengine.config import Deadlines
-from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, ProviderError, RemoteProtocolError
+from voxengine.errors import (
+    ConfigError,
+    ConnectionLost,
+    ErrorCode,
+    NotConnected,
+    ProviderError,
+    RemoteProtocolError,
+)
 from voxengine.events import EventType
 from voxengine.providers.base import BaseProvider
 from voxengine_openai.codec import GA, AudioDelta, Dialect, ProtocolFault, RealtimeCodec, RealtimeMessage
@@ -27,11 +35,13 @@ SESSION_LIMIT_S: Final = 3600.0
 """Longest life of a session at OpenAI."""
 _EXPIRY_NOTICE_S: Final = 60.0
 _RETRY_S: Final = 0.25
+_PROCESS: Final = os.urandom(8).hex()
+_numbers: Final = itertools.count(1)
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh identifier."""
-    return prefix + uuid.uuid4().hex[:24]  # Ids of items have at most 32 characters.
+    return f"{prefix}{_PROCESS}{next(_numbers):08x}"  # Ids of items have at most 32 characters.
 
 
 class RealtimeLink(BaseProvider):
@@ -69,8 +79,15 @@ class RealtimeLink(BaseProvider):
 
     def _wire(self, name: str, event_id: str, fields: Mapping[str, Any]) -> tuple[str, Sequence[str | bytes]]:
         event_id = event_id or new_id("evt_")
+        try:
+            wires = self._codec.encode(RealtimeMessage(name, {"event_id": event_id, **fields}))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{name} holds what JSON does not have ({type(error).__name__}). Nothing was sent; use texts, numbers, "
+                "true, false, None, lists and mappings with texts as keys."
+            ) from None
         self._live().replies.note(event_id, name)
-        return event_id, self._codec.encode(RealtimeMessage(name, {"event_id": event_id, **fields}))
+        return event_id, wires
 
     async def _send(self, name: str, event_id: str = "", /, **fields: Any) -> str:
         connection = self._open_connection()

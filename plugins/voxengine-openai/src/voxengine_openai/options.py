@@ -141,6 +141,12 @@ def _list(name: str, value: Any) -> Any:
     return list(value)
 
 
+def _tables(name: str, value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise ConfigError(f"metadata[{name!r}] takes a list of tables.")
+    return list(value)
+
+
 VENDOR: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "speed": _number(0.25, 1.5),
     "noise_reduction": _noise_reduction,
@@ -156,7 +162,7 @@ VENDOR: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "include": _list,
     "create_response": _flag,
     "interrupt_response": _flag,
-    "mcp_servers": _list,
+    "mcp_servers": _tables,
 }
 """Metadata keys of this vendor that shape a session, each with its check."""
 

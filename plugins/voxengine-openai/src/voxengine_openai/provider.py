@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -13,7 +14,7 @@ from voxengine.errors import CapabilityMissing, ConfigError, NotConnected, Usage
 from voxengine.events import EventType
 from voxengine.history import Heard, Item
 from voxengine_openai import options, session_settings
-from voxengine_openai.asides import ASIDE_KEY, Aside
+from voxengine_openai.asides import Aside, aside_input, aside_params
 from voxengine_openai.codec import Append
 from voxengine_openai.endpoint import Endpoint, openai_endpoint
 from voxengine_openai.items import tool_output, user_text, wire_item
@@ -42,6 +43,16 @@ _SAY: Final = (
     "Say exactly the text between the markers, word for word and in its language, and nothing else. Neither answer it "
     "nor comment on it.\n<<<\n{}\n>>>"
 )
+
+
+@functools.lru_cache(maxsize=64)
+def _decided(base: Capabilities, silence_ms: int, max_history_chars: int, is_priced: bool) -> Capabilities:
+    """The same object for the same answers: a session is asked for it several times while it opens."""
+    return base.evolve(
+        endpointing_silence_ms=silence_ms,
+        max_history_chars=max_history_chars,
+        cost=base.cost if is_priced else UNKNOWN,
+    )
 
 
 class OpenAIProvider(RealtimeLink):
@@ -128,7 +139,7 @@ class OpenAIProvider(RealtimeLink):
         self._plan: SessionPlan | None = None
         self._model = ""
         self._input_format = FORMATS[0]
-        self._max_bytes = 0
+        self._frame_bytes, self._max_bytes = 1, 0
         self._n_open_bytes = 0
         """Audio since the last end of a turn; of interest only where the turn is ended by hand."""
         self._is_manual = False
@@ -144,11 +155,7 @@ class OpenAIProvider(RealtimeLink):
         silence_ms = _SILENCE_MS
         if turns == "semantic" or (isinstance(turns, TurnDetection) and turns.kind == "semantic"):
             silence_ms = _ENDPOINTING_MS[getattr(turns, "eagerness", None) or "auto"]
-        return base.evolve(
-            endpointing_silence_ms=silence_ms,
-            max_history_chars=history_chars(model),
-            cost=base.cost if is_priced(model) else UNKNOWN,
-        )
+        return _decided(base, silence_ms, history_chars(model), is_priced(model))
 
     # -- what a variant of the service changes ------------------------------------------------------
 
@@ -226,6 +233,7 @@ class OpenAIProvider(RealtimeLink):
         self._asked, self._own, self._plan = asked, own, plan
         audio = plan.session["audio"]
         self._input_format = session_settings.format_of(audio["input"].get("format"))
+        self._frame_bytes = self._input_format.frame_bytes
         self._max_bytes = self._input_format.n_bytes(_MAX_MESSAGE_MS)
         self._scrub = outcomes.Target(self.name, endpoint.url, endpoint.headers).scrub
         self._state = SessionState(
@@ -289,15 +297,14 @@ class OpenAIProvider(RealtimeLink):
         connection = self.connection
         if connection is None or not connection.writable or self._state is None:
             return False  # send_audio says why.
-        self._input_format.check_aligned(len(audio_data), "send_audio")
-        if not audio_data:
-            return True
-        if len(audio_data) > self._max_bytes:
-            return False
-        (wire,) = self._codec.encode(Append(audio_data))
-        is_sent = connection.send_nowait(wire)
+        n_bytes = len(audio_data)
+        if n_bytes % self._frame_bytes:
+            self._input_format.check_aligned(n_bytes, "send_audio")
+        if not 0 < n_bytes <= self._max_bytes:
+            return n_bytes == 0
+        is_sent = connection.send_nowait(self._codec.encode_audio(audio_data))
         if is_sent:
-            self._n_open_bytes += len(audio_data)
+            self._n_open_bytes += n_bytes
         return is_sent
 
     async def end_turn(self, respond: bool = True) -> None:
@@ -516,17 +523,9 @@ class OpenAIProvider(RealtimeLink):
         """
         state = self._live()
         key, event_id = new_id("aside_"), new_id("evt_")
-        metadata = {**(params.pop("metadata", None) or {}), ASIDE_KEY: key}
-        response: dict[str, Any] = {
-            "conversation": "none",
-            "output_modalities": [modalities],
-            **params,
-            "metadata": metadata,
-        }
-        if instructions is not None:
-            response["instructions"] = instructions
+        response = aside_params(key, {"output_modalities": [modalities], **params}, instructions)
         if items is not None:
-            response["input"] = [wire_item(item, self._input_format) for item in items]
+            response["input"] = aside_input(items, self._input_format)
         wait = state.replies.expect_aside(event_id, key)
         try:
             await self._send("response.create", event_id, response=response)

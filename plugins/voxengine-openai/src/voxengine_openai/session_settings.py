@@ -121,7 +121,15 @@ def plan_session(
     _plan_transcription(planner)
     _plan_tools(planner)
     _plan_reasoning(planner)
-    return SessionPlan(session=deep_merged(planner.session, own or {}), warnings=tuple(planner.warnings))
+    session = deep_merged(planner.session, own or {})
+    audio = session["audio"]
+    if not isinstance(audio, Mapping) or not all(
+        isinstance(audio[side], Mapping) for side in ("input", "output")
+    ):
+        raise ConfigError(
+            "metadata['session'] has something else where a session has the table audio.input or output."
+        )
+    return SessionPlan(session=session, warnings=tuple(planner.warnings))
 
 
 def wire_format(name: str, wanted: object, offered: tuple[AudioFormat, ...] = FORMATS) -> dict[str, Any]:

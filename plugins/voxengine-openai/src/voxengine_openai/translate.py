@@ -14,7 +14,7 @@ from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.errors import ErrorCode, ProviderError, RemoteProtocolError
 from voxengine.events import EventType, LazyAudio
 from voxengine_openai.asides import ASIDE_KEY, AsideCollector
-from voxengine_openai.codec import audio_size, decode_audio
+from voxengine_openai.codec import audio_size
 from voxengine_openai.faults import RACES, service_error
 from voxengine_openai.messages import AudioDelta, RealtimeMessage
 from voxengine_openai.output import Output, OutputItem, OutputResponse
@@ -106,8 +106,12 @@ class Translator:
     """Turns messages into events, and answers to requests into what waits for them."""
 
     def __init__(self, host: Host, state: SessionState) -> None:
+        # Here and not above: an import of the provider's class must not load pybase64.
+        from voxengine_openai._json import from_base64
+
         self._host = host
         self._state = state
+        self._from_base64 = from_base64
         self._output = state.output
         self._emit = host.emit_now
         self._asides: dict[str, AsideCollector] = {}
@@ -196,7 +200,7 @@ class Translator:
     def _to_pcm(self, encoded: str) -> bytes:
         """Decode audio; silence of the same length stands for what cannot be decoded."""
         try:
-            data = decode_audio(encoded)
+            data = self._from_base64(encoded)
         except ValueError:
             data = bytes(audio_size(encoded))
             if not self._is_garbled:
@@ -396,6 +400,19 @@ class Translator:
         return response, self._output.item(_text(fields, "item_id"), response.id)
 
     def _text_delta(self, fields: _Fields) -> None:
+        # The short way for what is known; it comes with every word.
+        output = self._output
+        response, item = output.responses.get(fields["response_id"]), output.items.get(fields["item_id"])
+        if response is None or item is None or response.is_refused or response.is_ended or response.is_aside:
+            self._begin_text(fields)
+            return
+        delta, index = fields["delta"], _index(fields)
+        parts = item.parts
+        parts[index] = parts.get(index, "") + delta
+        if delta:
+            self._say(item, delta, is_partial=True)
+
+    def _begin_text(self, fields: _Fields) -> None:
         delta, index = _text(fields, "delta"), _index(fields)
         place = self._open_item(fields)
         if place is None:

@@ -207,7 +207,10 @@ class PyAudioStream:
                 self._raw.start_stream()
 
     def is_active(self) -> bool:
-        """What PortAudio says: False when the device is gone, but True when it hangs."""
+        """What PortAudio says: False when the device is gone, but True when it hangs, or is about to go on."""
+        going = self._discarding
+        if going is not None and not going.is_done:
+            return self._closing is None  # Aborted, and not started again yet.
         try:
             return self._closing is None and bool(self._raw.is_active())
         except (OSError, ValueError):
@@ -322,7 +325,8 @@ class PyAudioBackend:
         except ImportError as error:
             raise AudioDeviceError(
                 f"PyAudio cannot be imported: {error}. Try: pip install 'voxengine[audio]' "
-                "(on Linux after: apt-get install portaudio19-dev gcc python3-dev).",
+                "(first, on Debian and Ubuntu: apt-get install portaudio19-dev gcc python3-dev; on macOS: brew install "
+                "portaudio).",
                 reason="not_installed",
             ) from error
         self._module: Any = pyaudio

@@ -87,6 +87,9 @@ class RealtimeSession:
         self._limit_s = limit_s
         self._expiry: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[Any] | None = None
+        self._event_id: str | None = None
+        """Of the client's event whose effect a fault of the script takes the place of."""
         self._buffer = InputBuffer()
         self._transcripts = self.transcripts_class(self.outlet, self.meter)
         self._requests = Requests(self, profile)
@@ -145,6 +148,7 @@ class RealtimeSession:
 
     async def _read(self) -> None:
         clock = asyncio.get_running_loop().time
+        self._reader = asyncio.current_task()
         while True:
             wire = await self._connection.recv()
             for message in self._codec.decode(wire, clock()):
@@ -164,11 +168,14 @@ class RealtimeSession:
                 return
             assert isinstance(message, RealtimeMessage | VendorMessage)
             event_id = _event_id(message)
+            self._event_id = event_id if name in _REPLACED else None
             await self._dispatch(message)
         except Refused as why:
             if why.param is not None and not isinstance(message, ProtocolFault):
                 why.param = self._profile.dialect.wire_path(name, why.param)
             await self.outlet.refuse(why, event_id)
+        finally:
+            self._event_id = None
 
     async def _dispatch(self, message: RealtimeMessage | VendorMessage) -> None:
         if isinstance(message, VendorMessage):
@@ -404,7 +411,8 @@ class RealtimeSession:
         elif failed.response_id:
             await self._writer(failed.response_id, None).end_failed(failed, self._now())
         else:
-            await self.outlet.refuse(error_of(failed))
+            is_reading = asyncio.current_task() is self._reader
+            await self.outlet.refuse(error_of(failed), self._event_id if is_reading else None)
 
     async def _went_idle(self, idle: happenings.WentIdle) -> None:
         await self.outlet.emit(
@@ -432,6 +440,7 @@ class RealtimeSession:
     """What is done for each event. A service with more of them has a table of its own."""
 
 
+_REPLACED: Final = frozenset({"session.update", "response.create"})
 _FOR_ANSWERS: Final = frozenset(
     {"conversation.item.create", "conversation.item.truncate", "response.create", "response.cancel"}
 )

@@ -1,0 +1,603 @@
+"""Running a recorded conversation again: the same engine, everything from outside out of the recording.
+
+The clock is virtual and moves from one line of the recording to the next, so hours pass in seconds, and the events
+are the same but for their times. Where they are not, the engine has changed, or the recording is not whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from voxengine import replaying_parts as parts
+from voxengine._config_json import config_from_json
+from voxengine.audio.playback import ExternalClock
+from voxengine.config import VoiceEngineConfig
+from voxengine.engine import VoiceEngine
+from voxengine.errors import ConfigError, ProviderNotFound
+from voxengine.events import EventType
+from voxengine.inputs import encoded
+from voxengine.recording import OUTSIDE, put_before, show_arguments, show_event
+from voxengine.recording_file import Tape, read_recording
+from voxengine.recording_values import Plain, from_plain
+from voxengine.replaying_parts import DrivenRegistry, Replay, ReplayLoop, TapeClock
+
+__all__ = ["Replay", "ReplayLoop", "Replayer", "replay"]
+
+_INPUTS: Final = frozenset({"call", "input", "reply", "said", "lost", "told", "tool", "played", "one_turn"})
+_OUTPUTS: Final = frozenset({"event", "ask", "session", "return", "step"})
+_LATE_S: Final = 1.0
+"""How much later than recorded something may come before it counts as missing."""
+_END_S: Final = 15.0
+_APART_S: Final = 0.001
+"""Between two lines so far apart everything came to rest."""
+_MOST_DIFFERENCES: Final = 20
+
+
+def replay(recording: str | os.PathLike[str] | Tape) -> Replay:
+    """Run a recording again, on an event loop of its own; not from within a coroutine.
+
+    Raises:
+        ConfigError: The file is no recording, or lines of it were dropped, so that it cannot be run again.
+    """
+    tape = recording if isinstance(recording, Tape) else read_recording(recording)
+    replayer = Replayer(tape)
+    with asyncio.Runner(loop_factory=ReplayLoop) as runner:
+        return runner.run(replayer.run())
+
+
+class Replayer:
+    """Runs one recording.
+
+    Raises:
+        ConfigError: The recording has gaps.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        if tape.n_missing:
+            raise ConfigError(
+                f"{tape.path.name!r} cannot be run again: {tape.n_missing} lines were dropped because the disk was too "
+                "slow. `voxengine inspect` shows what is there."
+            )
+        self.tape = tape
+        self.plain = Plain(audio=tape.has_audio, transcripts=tape.has_transcripts)
+        self.is_over = False
+        self._lines = tape.lines
+        self._inputs = [
+            index
+            for index, line in enumerate(self._lines)
+            if line["k"] in _INPUTS or (line["k"] == "return" and line.get("is_cancelled"))
+        ]
+        self._position = 0
+        self._n_before: list[int] = []
+        """How many outputs come before each line."""
+        n_outputs = 0
+        for line in self._lines:
+            self._n_before.append(n_outputs)
+            n_outputs += self._is_output(line)
+        self._n_all = n_outputs
+        self._n_outputs = 0
+        self._waiter: tuple[int, asyncio.Future[bool]] | None = None
+        self._is_out_of_step = False
+        self._differences: list[str] = []
+        self._events: list[dict[str, Any]] = []
+        self._expected = [line for line in self._lines if line["k"] == "event" and parts.is_compared(line)]
+        self._asks: dict[tuple[int, str], deque[int]] = {}
+        self._replies: dict[int, int] = {}
+        self._returns: dict[int, int] = {}
+        self._answers: dict[tuple[str, str | None], deque[int]] = {}
+        self._known: dict[tuple[str, str | None], Any] = {}
+        self._chances = deque(line["value"] for line in tape.of("chance"))
+        self._filtered = deque(line["audio"] for line in tape.of("filtered"))
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._early: dict[int, dict[str, Any]] = {}
+        self._tools: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._calls: dict[int, asyncio.Task[Any]] = {}
+        self._index_lines()
+        self._one_turn = contextlib.ExitStack()
+        self._registry = DrivenRegistry(self)
+        self._engine: Any = None
+
+    def _index_lines(self) -> None:
+        for index, line in enumerate(self._lines):
+            if line["k"] == "ask":
+                self._asks.setdefault((line["session"], line["hook"]), deque()).append(index)
+            elif line["k"] == "reply":
+                self._replies[line["n"]] = index
+            elif line["k"] == "return":
+                self._returns[line["n"]] = index
+            elif line["k"] == "heard":
+                self._answers.setdefault((line["of"], line["item"]), deque()).append(index)
+
+    @staticmethod
+    def _is_output(line: Mapping[str, Any]) -> bool:
+        if line["k"] not in _OUTPUTS or line.get("is_cancelled"):
+            return False
+        return line["k"] != "event" or parts.is_compared(line)
+
+    # -- the run ----------------------------------------------------------------------------------
+
+    async def run(self) -> Replay:
+        """Run the recording; on a :class:`ReplayLoop`."""
+        engine = self._engine = self._make_engine()
+        self._install(engine)
+        try:
+            await self._go_through()
+            await self._wait_for(self._n_all, self._time(len(self._lines) - 1) + _END_S, "at the end")
+            n_events = len(self._events)
+        finally:
+            await self._shut(engine)
+        if not self._was_ended():
+            del self._events[n_events:]  # The recording ends in the middle, and so does what is compared.
+        self._compare()
+        return Replay(self.tape, tuple(self._events), tuple(self._differences[:_MOST_DIFFERENCES]))
+
+    def _was_ended(self) -> bool:
+        """Whether the conversation ended within the recording."""
+        ends = {line["n"] for line in self.tape.of("call") if line["method"] == "disconnect"}
+        return any(n in self._returns for n in ends)
+
+    async def _go_through(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._position < len(self._inputs):
+            index = self._inputs[self._position]
+            line = self._lines[index]
+            at = self._time(index)
+            await self._wait_for(self._n_before[index], at + _LATE_S, f"before {at:.3f} s")
+            if self._position >= len(self._inputs) or self._inputs[self._position] != index:
+                continue  # It came up within something else meanwhile.
+            if isinstance(loop, ReplayLoop):
+                loop.jump(at)
+            self._position += 1
+            self._apply(line)
+            await self._settle(line)
+
+    async def _settle(self, line: Mapping[str, Any]) -> None:
+        """Let follow what followed before the next line."""
+        if line["k"] == "call":
+            await asyncio.sleep(0)  # It begins.
+        if self._position >= len(self._inputs):
+            return
+        following = self._lines[self._inputs[self._position]]
+        if following["t"] - line["t"] > _APART_S:
+            await asyncio.sleep(1e-7)
+            return
+        for _ in range(min(following["i"] - line["i"], 10)):
+            await asyncio.sleep(0)
+
+    async def _wait_for(self, n_outputs: int, limit: float, when: str) -> None:
+        """Let time pass until so much came out of the engine as the recording has by then."""
+        if self._n_outputs >= n_outputs or self._is_out_of_step:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiter = (n_outputs, future)
+        # Awaited by itself, so that the next line is applied in the turn of the loop that follows.
+        timer = loop.call_at(limit, parts.give_up, future)
+        try:
+            is_there = await future
+        finally:
+            timer.cancel()
+            self._waiter = None
+        if not is_there:
+            self._is_out_of_step = True
+            missing = n_outputs - self._n_outputs
+            self.differs(f"{missing} of the events and calls that the recording has {when} did not come.")
+
+    async def _shut(self, engine: Any) -> None:
+        ending = [task for n, task in self._calls.items() if n in self._returns]
+        if ending:
+            await asyncio.wait(ending, timeout=_END_S)
+        self.is_over = True
+        for waiting in (*self._pending.values(), *self._tools.values(), *self._calls.values()):
+            waiting.cancel()
+        await engine.disconnect()
+        if self._calls:
+            await asyncio.wait(self._calls.values(), timeout=_END_S)
+
+    def _time(self, index: int) -> float:
+        return float(self._lines[index]["t"]) if self._lines else 0.0
+
+    # -- the engine -------------------------------------------------------------------------------
+
+    def _make_engine(self) -> VoiceEngine:
+        header = self.tape.header
+        config = config_from_json(header["config"])
+        config = attrs.evolve(
+            config,
+            playback="external" if config.playback == "external" else "null",
+            input_device=None,
+            output_device=None,
+        )
+        if header.get("snapshot") is not None:
+            return VoiceEngine.resume(header["snapshot"], config, registry=self._registry)
+        return VoiceEngine(config, registry=self._registry)
+
+    def _install(self, engine: Any) -> None:
+        parts.add_tools(engine, next((line["tools"] for line in self.tape.of("call") if "tools" in line), []))
+        put_before(engine.events, "post", self._posted)
+        engine.events.on("*", self._dispatched, priority=-1_000_000)
+        put_before(engine, "_begin", self._began)
+        put_before(engine._tools, "run", lambda _: self._run_tool)
+        put_before(engine._tools, "close", lambda _: self._close_tools)
+
+    def _began(self, begin: Callable[..., Any]) -> Callable[..., Any]:
+        def began() -> None:
+            is_new = self._engine._conversation_ is None
+            begin()
+            if not is_new:
+                return
+            conversation = self._engine._conversation
+            put_before(conversation, "hang_up", self._hung_up)
+            put_before(conversation.agent, "open_clock", self._clock_opened)
+            if conversation.clock is not None:
+                self._put_clock()
+            put_before(self._engine._recovery.failover.jitter, "random", lambda _: self._chance)
+            if self.tape.header.get("filters_output"):
+                conversation.agent.is_filtered = True
+                put_before(self._engine._taps, "filter_output", lambda _: self._filter)
+
+        return began
+
+    def _hung_up(self, hang_up: Callable[[], None]) -> Callable[[], None]:
+        def hung_up() -> None:
+            self.came_out()
+            hang_up()
+
+        return hung_up
+
+    def _clock_opened(self, open_clock: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(*args: Any) -> None:
+            open_clock(*args)
+            self._put_clock()
+
+        return opened
+
+    def _put_clock(self) -> None:
+        agent = self._engine._conversation.agent
+        if not isinstance(agent.clock, ExternalClock):
+            agent.clock = TapeClock(self)
+
+    def _chance(self) -> float:
+        return float(self._chances.popleft()) if self._chances else 0.5
+
+    def _filter(self, chunk: bytes) -> bytes | None:
+        kept: bytes | None = from_plain(self._filtered.popleft()) if self._filtered else chunk
+        return kept
+
+    # -- what comes out ---------------------------------------------------------------------------
+
+    def _posted(self, post: Callable[..., Any]) -> Callable[..., Any]:
+        def posted(raw: Any) -> None:
+            event_type, data, at, provider, epoch = raw
+            if event_type is not EventType.AUDIO_INPUT_CHUNK and event_type not in OUTSIDE:
+                line = {
+                    "t": at,
+                    "type": str(event_type),
+                    "provider": provider,
+                    "epoch": epoch,
+                    "data": show_event(self.plain, event_type, data),
+                }
+                if parts.is_compared(line):
+                    self._events.append(line)
+                    self.came_out()
+            post(raw)
+
+        return posted
+
+    def came_out(self) -> None:
+        """Note an event, a call of the provider or a new one."""
+        self._n_outputs += 1
+        if self._waiter is not None and self._n_outputs >= self._waiter[0] and not self._waiter[1].done():
+            self._waiter[1].set_result(True)
+
+    def _dispatched(self, _: object) -> None:
+        """Call the engine from within an event's delivery where a handler did so."""
+        self._apply_inner(lambda line: line["k"] == "call" and bool(line.get("in")))
+
+    def differs(self, sentence: str) -> None:
+        """Note what is not as recorded."""
+        self._differences.append(sentence)
+
+    def _compare(self) -> None:
+        for number, (expected, found) in enumerate(zip(self._expected, self._events, strict=False)):
+            wanted, got = parts.comparable(expected, self.tape), parts.comparable(found, self.tape)
+            if wanted != got:
+                what = ", ".join(parts.fields_that_differ(wanted, got))
+                self.differs(
+                    f"Event {number + 1} ({expected['type']} at {expected['t']:.3f} s) was {found['type']}; {what} "
+                    "differ. Later differences follow from it."
+                )
+                return
+        n_more = len(self._events) - len(self._expected)
+        if n_more < 0 or (n_more and self._was_ended()):
+            self.differs(
+                f"The recording has {len(self._expected)} events, and there were {len(self._events)}."
+            )
+
+    # -- what goes in -----------------------------------------------------------------------------
+
+    def _apply_inner(self, is_meant: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Apply the next lines where they came up within what the engine does at this moment."""
+        while self._position < len(self._inputs):
+            index = self._inputs[self._position]
+            line = self._lines[index]
+            if not is_meant(line) or self._n_outputs < self._n_before[index]:
+                return
+            self._position += 1
+            self._apply(line)
+
+    def _apply(self, line: Mapping[str, Any]) -> None:
+        kind = line["k"]
+        if kind == "call":
+            self._call(line)
+        elif kind == "return":
+            task = self._calls.get(line["n"])
+            if task is not None:
+                task.cancel()
+        elif kind == "input":
+            self._accept(from_plain(line["audio"]))
+        elif kind == "reply":
+            self._reply(line)
+        elif kind == "said":
+            self._say(line)
+        elif kind == "lost":
+            provider = self._registry.made.get(line["session"])
+            if provider is not None:
+                provider.lose()
+        elif kind == "told":
+            self._engine._tools._on_event(EventType(line["type"]), from_plain(line["data"]))
+        elif kind == "one_turn":
+            self._mark_turn(is_begin=line["is_begin"])
+        elif kind == "tool":
+            self._tool(line["call_id"]).set_result(dict(line))
+        elif self._engine._conversation_ is not None:
+            agent = self._engine._conversation.agent
+            if line["what"] == "started":
+                agent.playback_started(line["item"])
+            else:
+                agent.playback_stopped(line["item"], line["played_ms"])
+
+    def _mark_turn(self, *, is_begin: bool) -> None:
+        """Begin or end a stretch of audio in which no pause ends the turn."""
+        if is_begin:
+            self._one_turn.enter_context(self._engine._turns.one_turn())
+        else:
+            self._one_turn.close()
+
+    def _call(self, line: Mapping[str, Any]) -> None:
+        """Call the engine in a task, as the application did, or here within an event's delivery."""
+        call, is_async = self._bound(line)
+        if is_async or not line.get("in"):
+            work = self._run_calls(line["n"], call, is_async=is_async)
+            self._calls[line["n"]] = asyncio.get_running_loop().create_task(work)
+        else:
+            self._call_now(line["n"], call)
+
+    def _bound(self, line: Mapping[str, Any]) -> tuple[Callable[[], Any], bool]:
+        owner, _, name = line["method"].rpartition(".")
+        method = getattr(self._engine.history if owner else self._engine, name)
+        values = {name: from_plain(value) for name, value in line["args"].items()}
+        if name == "switch_provider":
+            values["config"] = self._target(line) or values.get("config")
+        bound = inspect.signature(method).bind_partial()
+        bound.arguments.update(values)
+        return functools.partial(method, *bound.args, **bound.kwargs), inspect.iscoroutinefunction(method)
+
+    async def _run_calls(self, n: int, call: Callable[[], Any], *, is_async: bool) -> None:
+        """Make a call, and those that followed at once: nothing else may come between them."""
+        while True:
+            if is_async:
+                # The application was told of a failure; what the engine says of it is an event.
+                with contextlib.suppress(Exception):
+                    await call()
+                self.came_out()
+            else:
+                self._call_now(n, call)
+            following = self._following_call(n)
+            if following is None:
+                return
+            self._position += 1
+            n = following["n"]
+            call, is_async = self._bound(following)
+
+    def _following_call(self, n: int) -> Mapping[str, Any] | None:
+        """Return the call that the application made next without waiting; audio before it is accepted."""
+        if n not in self._returns:
+            return None
+        returned_at = self._returns[n]
+        while self._position < len(self._inputs):
+            index = self._inputs[self._position]
+            line = self._lines[index]
+            is_at_once = line["i"] == self._lines[returned_at]["i"] and returned_at < index
+            if (
+                not is_at_once
+                or line["k"] not in ("call", "input")
+                or self._n_outputs < self._n_before[index]
+            ):
+                return None
+            if line["k"] == "call":
+                return line
+            self._position += 1
+            self._apply(line)
+        return None
+
+    def _call_now(self, n: int, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._check_failure(n, error)
+        self.came_out()
+
+    def _check_failure(self, n: int, error: Exception) -> None:
+        if n not in self._returns or "error" not in self._lines[self._returns[n]]:
+            self.differs(f"A call that had worked raised {type(error).__name__}.")
+
+    def _target(self, line: Mapping[str, Any]) -> VoiceEngineConfig | None:
+        """Return the configuration that a switch resolved to: profiles and environment are not what they were."""
+        start = self._lines.index(line)
+        for later in self._lines[start:]:
+            if later["k"] == "return" and later["n"] == line["n"]:
+                break
+            if later["k"] == "opened":
+                return config_from_json(later["config"])
+        return None
+
+    def _accept(self, audio: bytes) -> None:
+        journal = self._engine._conversation.user.journal
+        work = self._engine.send_audio(encoded(audio, journal.accepts))
+        try:
+            work.send(None)
+        except StopIteration:
+            return
+        except Exception as error:
+            self.differs(f"Audio that had been accepted was refused with {type(error).__name__}.")
+            return
+        work.close()  # It is accepted; only its caller would wait for a slow service.
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        provider = self._registry.made.get(line["session"])
+        if provider is None:
+            self.differs(f"The provider of session {line['session']} was not made.")
+            return
+        if "session_id" in line:
+            provider.session_id = line["session_id"]
+        provider.say(EventType(line["type"]), from_plain(line["data"]))
+
+    # -- the provider's and the tools' side ---------------------------------------------------------
+
+    async def asked(self, session: int, hook: str, args: Mapping[str, Any]) -> Any:
+        """Take a call of the contract and return, or raise, what the recording has."""
+        index = self._take_ask(session, hook, args)
+        if index is None:
+            return None
+        ask = self._lines[index]
+        reply_at = self._replies.get(ask["n"])
+        if reply_at is None:
+            return await asyncio.get_running_loop().create_future()
+        reply = self._lines[reply_at]
+        if reply["i"] == ask["i"] and self._is_next(index, reply_at):
+            while self._inputs[self._position] < reply_at:  # What it said before it returned.
+                self._position += 1
+                self._apply(self._lines[self._inputs[self._position - 1]])
+            if self._inputs[self._position] == reply_at:
+                self._position += 1
+            return self._outcome(session, reply)
+        held = self._early.pop(ask["n"], None)
+        if held is None:
+            future = self._pending[ask["n"]] = asyncio.get_running_loop().create_future()
+            held = await future
+        return self._outcome(session, held)
+
+    def _is_next(self, ask_at: int, reply_at: int) -> bool:
+        if self._position >= len(self._inputs):
+            return False
+        return ask_at < self._inputs[self._position] <= reply_at
+
+    def asked_quickly(self, session: int, hook: str, args: Mapping[str, Any]) -> bool:
+        """Take a call that may not wait; False where it was made the long way."""
+        waiting = self._asks.get((session, hook))
+        if self.is_over or not waiting or not self._lines[waiting[0]].get("quick"):
+            return False
+        self._take_ask(session, hook, args)
+        return True
+
+    def _take_ask(self, session: int, hook: str, args: Mapping[str, Any]) -> int | None:
+        if self.is_over:
+            return None
+        self.came_out()
+        waiting = self._asks.get((session, hook))
+        if not waiting:
+            self.differs(f"The engine called {hook}() of session {session}, which the recording has not.")
+            return None
+        index = waiting.popleft()
+        shown = show_arguments(self.plain, args)
+        if not parts.is_same_json(shown, self._lines[index]["args"]):
+            self.differs(f"{hook}() at {self._time(index):.3f} s was called with other arguments.")
+        return index
+
+    def _reply(self, line: Mapping[str, Any]) -> None:
+        future = self._pending.pop(line["n"], None)
+        if future is None:
+            self._early[line["n"]] = dict(line)
+        elif not future.done():
+            future.set_result(dict(line))
+
+    def _outcome(self, session: int, reply: Mapping[str, Any]) -> Any:
+        provider = self._registry.made.get(session)
+        if provider is not None and "session_id" in reply:
+            provider.session_id = reply["session_id"]
+        if "error" in reply:
+            error = from_plain(reply["error"])
+            raise error if isinstance(error, BaseException) else RuntimeError("unknown")
+        return from_plain(reply.get("result"))
+
+    def _tool(self, call_id: str) -> asyncio.Future[dict[str, Any]]:
+        if call_id not in self._tools:
+            self._tools[call_id] = asyncio.get_running_loop().create_future()
+        return self._tools[call_id]
+
+    async def _run_tool(self, call_id: str, name: str, arguments: Any = None) -> Any:
+        from voxengine.tools import ToolOutcome
+
+        line = await asyncio.shield(self._tool(call_id))
+        return ToolOutcome(call_id, line["output"], line["is_error"])
+
+    async def _close_tools(self) -> None:
+        waiting = [future for future in self._tools.values() if not future.done()]
+        if waiting and not self.is_over:
+            await asyncio.wait(waiting)
+
+    # -- playback and sessions ------------------------------------------------------------------------
+
+    def heard(self, of: str, item: str | None, default: Any) -> Any:
+        """Return what the playback clock answered at this point."""
+        key = (of, item)
+        waiting = self._answers.get(key)
+        start = self._inputs[self._position - 1] if self._position else -1
+        while waiting and waiting[0] < start:
+            self._known[key] = self._lines[waiting.popleft()]["value"]
+        if waiting and self._is_told_first(waiting[0]):
+            self.played_meanwhile()
+        end = self._inputs[self._position] if self._position < len(self._inputs) else len(self._lines)
+        if waiting and waiting[0] < end:
+            self._known[key] = self._lines[waiting.popleft()]["value"]
+        elif waiting and key not in self._known:
+            return self._lines[waiting[0]]["value"]
+        return self._known.get(key, default)
+
+    def _is_told_first(self, answer_at: int) -> bool:
+        """Whether the clock told of a beginning or an end while it found the answer."""
+        if self._position >= len(self._inputs):
+            return False
+        index = self._inputs[self._position]
+        line = self._lines[index]
+        return index < answer_at and line["k"] == "played" and bool(line.get("in"))
+
+    def played_meanwhile(self, item: str | None = None) -> None:
+        """Tell of beginnings and ends that the clock told of while it was being called."""
+        self._apply_inner(
+            lambda line: (
+                line["k"] == "played"
+                and (bool(line.get("in")) or (item == line["item"] and line["what"] == "started"))
+            )
+        )
+
+    def next_session(self, name: str) -> Mapping[str, Any]:
+        """Return the line of the provider that is to be made next.
+
+        Raises:
+            ProviderNotFound: The recording has none.
+        """
+        for line in self.tape.of("session"):
+            if line["session"] not in self._registry.taken and line["provider"] == name:
+                return line
+        raise ProviderNotFound(f"The recording has no further session of {name!r}.", provider=name)
