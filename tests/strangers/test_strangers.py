@@ -83,7 +83,7 @@ def test_nothing_of_the_working_tree_is_in_the_environment(environment: Environm
 def test_stranger_is_discovered_with_its_distribution(environment: Environment) -> None:
     found = providers(environment)
 
-    assert set(found) == {"acme", "mock"}
+    assert set(found) == {"acme", "mock", "replay"}
     assert (found["acme"]["distribution"], found["acme"]["version"]) == ("acme-voice", "2.1.0")
     assert found["acme"]["error"] is None
     (service,) = found["acme"]["services"]
@@ -140,7 +140,7 @@ def test_removed_stranger_is_gone_and_the_mock_stays(
 
     environment.uninstall("acme-voice")
 
-    assert set(providers(environment)) == {"mock"}
+    assert set(providers(environment)) == {"mock", "replay"}
     done = environment.command("talk", "--provider", "acme", "--text", "hello")
     assert done.returncode == 2
     assert (
@@ -155,11 +155,11 @@ def test_removed_stranger_is_gone_and_the_mock_stays(
 SENTENCES = {
     "wheelless": (
         "Provider 'wheelless' (voice-without-wheels 1.0) could not be imported: No module named "
-        "'a_module_that_nobody_has'. The other 6 providers are unaffected."
+        "'a_module_that_nobody_has'. The other 7 providers are unaffected."
     ),
     "exits": (
         "Provider 'exits' (voice-that-exits 1.0) could not be imported: SystemExit: I end the process. "
-        "The other 6 providers are unaffected."
+        "The other 7 providers are unaffected."
     ),
     "twin": (
         "2 distributions offer a provider named 'twin': twin-of-east 1.0 (twin_of_east:Provider) and "
@@ -181,7 +181,7 @@ def test_wrong_ones_are_listed_with_their_sentences_and_the_others_as_ever(crowd
     found = providers(crowded)
 
     assert {name: found[name]["error"] for name in SENTENCES} == SENTENCES
-    assert {name for name in found if found[name]["error"] is None} == {"acme", "mock"}
+    assert {name for name in found if found[name]["error"] is None} == {"acme", "mock", "replay"}
     assert all(found[name]["services"] for name in ("acme", "mock"))
 
 

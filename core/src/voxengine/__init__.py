@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from voxengine.audio.format import AudioFormat, Encoding
+    from voxengine.audio.options import DeviceOptions
     from voxengine.capabilities import Capabilities, Capability, Support, partial
     from voxengine.config import Deadlines, ProviderConfig, Reconnect, TurnDetection, VoiceEngineConfig
     from voxengine.engine import VoiceEngine
     from voxengine.errors import (
+        AudioDeviceError,
         AudioError,
         AudioFormatError,
         AuthenticationFailed,
@@ -53,10 +55,12 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "voxengine.audio.format": ("AudioFormat", "Encoding"),
+    "voxengine.audio.options": ("DeviceOptions",),
     "voxengine.capabilities": ("Capabilities", "Capability", "Support", "partial"),
     "voxengine.config": ("Deadlines", "ProviderConfig", "Reconnect", "TurnDetection", "VoiceEngineConfig"),
     "voxengine.engine": ("VoiceEngine",),
     "voxengine.errors": (
+        "AudioDeviceError",
         "AudioError",
         "AudioFormatError",
         "AuthenticationFailed",
@@ -91,6 +95,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AudioDeviceError",
     "AudioError",
     "AudioFormat",
     "AudioFormatError",
@@ -102,6 +107,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLost",
     "Deadlines",
+    "DeviceOptions",
     "Encoding",
     "ErrorCode",
     "Event",

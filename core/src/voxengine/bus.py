@@ -291,10 +291,14 @@ class EventBus:
         self._n_caused = 0
         try:
             self._deliver(raw)
-            while self._pending:
-                self._deliver(self._pending.popleft())
+            if self._pending:
+                self._deliver_pending()
         finally:
             self._dispatching = False
+
+    def _deliver_pending(self) -> None:
+        while self._pending:
+            self._deliver(self._pending.popleft())
 
     async def close(self, *, drain_s: float = 2.0) -> None:
         """End every stream, let coroutine handlers finish what they have within ``drain_s``, and stop them."""

@@ -461,7 +461,7 @@ class Conversation:
             return
         current = self.responses.current
         opened = set(current.item_ids.values()) if current is not None else set[str]()
-        if current is None and not self.responses.awaiting or opened & set(self.clock.open_items()):
+        if (current is None and not self.responses.awaiting) or opened & set(self.clock.open_items()):
             self.interrupt("requested")
         else:  # The answer that comes next has no sound yet and is not meant.
             self.agent.settle(self.agent.silence(None), None)

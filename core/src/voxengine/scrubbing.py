@@ -126,7 +126,7 @@ def cleaned_error(error: BaseException, mask: Callable[[str], str]) -> BaseExcep
     kind = next(kinds, ProviderError)
     if not issubclass(type(error), kind):
         return ProviderError(mask(text))
-    clean: BaseException = kind.__new__(kind, mask(text))
+    clean: BaseException = BaseException.__new__(kind, mask(text))
     clean.__dict__.update(error.__dict__)
     return clean
 

@@ -78,7 +78,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> ProviderRegistry:
 
     def without_the_others(group: str) -> Any:
         entries, unreadable = find_entry_points(group)
-        others = set(FIRST_PARTY.values()) - {FIRST_PARTY["mock"]}
+        others = {"voxengine", *FIRST_PARTY.values()} - {FIRST_PARTY["mock"]}
         return tuple(e for e in entries if e.dist is None or e.dist.name not in others), unreadable
 
     monkeypatch.setattr("voxengine.providers.registry.find_entry_points", without_the_others)

@@ -108,3 +108,13 @@ def test_target_that_is_no_file_is_refused(tmp_path: Path) -> None:
         check_target("--output", str(tmp_path), [])
     with pytest.raises(ConfigError, match="there is no directory"):
         check_target("--output", str(tmp_path / "file" / "a.wav"), [])
+
+
+def test_half_a_surrogate_pair_is_written_as_a_question_mark(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    transcript = TranscriptFile(str(path))
+
+    transcript.add(0.0, "agent", text="a\ud83d b")
+    transcript.close()
+
+    assert json.loads(path.read_text("utf-8"))["text"] == "a? b"

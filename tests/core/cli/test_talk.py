@@ -316,6 +316,7 @@ def test_inputs_that_cannot_be_read_are_wrong_use(voxengine: Command, tmp_path: 
         (["talk", "--text", "Hello"], "With whom? Give --provider NAME (installed: "),
         (["talk", "--profile", "x", "--text", "Hello"], "No configuration file 'voxengine.toml' here."),
         ([*MOCK, "--text", "Hello", "--text", " "], "--text is empty."),
+        ([*MOCK, "--text", "caf\udce9"], "--text holds bytes that are no UTF-8."),
         ([*MOCK, "--text", "Hello", "--output", "."], "--output '.' is a directory."),
         ([*MOCK, "--text", "Hello", "--output", "none/a.wav"], "there is no directory 'none'."),
         ([*MOCK, "--text", "Hello", "--output", "a", "--transcript", "a"], "'a' is named for something else"),

@@ -232,4 +232,4 @@ class Conversations(RuleBasedStateMachine):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestConversations.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -15,9 +15,7 @@ WORDS = "one two three four five six seven eight nine ten"
 
 @virtual
 async def test_answer_that_an_external_player_dropped_is_cut_at_what_it_played() -> None:
-    config = VoiceEngineConfig(
-        provider="mock", playback="external", metadata={"responses": {"go": WORDS}}
-    )
+    config = VoiceEngineConfig(provider="mock", playback="external", metadata={"responses": {"go": WORDS}})
     async with VoiceEngine(config) as engine:
         chunks: list[Event] = []
         engine.events.on("audio_output_chunk", chunks.append)

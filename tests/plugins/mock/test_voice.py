@@ -241,3 +241,7 @@ def test_rendering_leaves_the_loop_free() -> None:
         return n_ticks
 
     assert asyncio.run(main()) > 10
+
+
+def test_half_a_surrogate_pair_is_spoken() -> None:
+    assert len(samples("a\ud83d b")) > 0

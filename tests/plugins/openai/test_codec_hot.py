@@ -51,7 +51,9 @@ def decoded(end: RealtimeCodec, wire: str) -> list[Any]:
                 patch.object(codec_module, "_LONG_TEXT", length),
                 patch.object(codec_module, "_LONG_BYTES", length),
             ):
-                found += end.decode(form, 0.0)
+                items, hot = end.decode(form, 0.0), end.audio_delta(form)
+                assert hot is None or [hot] == list(items)
+                found += items
     return found
 
 

@@ -173,7 +173,13 @@ class RealtimeLink(BaseProvider):
         assert translator is not None
         clock, decode, audio = asyncio.get_running_loop().time, self._codec.decode, translator.audio
 
+        hot = self._codec.audio_delta
+
         def take(wire: str | bytes) -> None:
+            delta = hot(wire)
+            if delta is not None:
+                audio(delta)
+                return
             for message in decode(wire, clock()):
                 if type(message) is AudioDelta:
                     audio(message)
