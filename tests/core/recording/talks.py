@@ -84,7 +84,9 @@ async def _do(engine: VoiceEngine, name: str, value: Any) -> None:
             await engine.send_audio(pcm[at : at + step])
             await asyncio.sleep(0.02)
     elif name == "recorded":
-        await engine.send_recorded_audio(await utterance(value, engine.input_format.sample_rate, silence_ms=700))
+        await engine.send_recorded_audio(
+            await utterance(value, engine.input_format.sample_rate, silence_ms=700)
+        )
     elif name == "noise":
         await engine.send_audio(b"\x10\x20" * int(RATE * value))
     elif name == "wait":
