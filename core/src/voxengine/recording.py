@@ -23,7 +23,7 @@ too. The recorder stands in front of one engine's parts; an engine that is not r
 ``chance``     a random number was drawn: ``value``
 ``formats``    what the application sends and gets: ``input``, ``output``
 ``opened``     the engine opens a session: ``config``
-``step``       the engine came so far with something that shows in no event: ``what``
+``step``       the engine began to silence itself for good, which shows in no event
 ``event``      the engine emitted an event: ``type``, ``provider``, ``epoch``, ``data``
 ``gap``        lines were dropped: ``n_lines``
 ``end``        the recording ended in order
@@ -306,8 +306,7 @@ class Recorder:
         if conversation.user.journal is not None:  # The conversation goes on from a snapshot.
             self._watch_journal()
             self._watch_clock()
-        for name, (find, is_after) in STEPS.items():
-            put_before(find(engine), name, functools.partial(self._stepped, name, is_after=is_after))
+        put_before(conversation, "hang_up", self._hung_up)
         put_before(engine._turns, "one_turn", self._one_turn)
         put_before(engine._continuity, "open", self._opened)
         put_before(engine._recovery.failover.jitter, "random", self._drawn)
@@ -465,16 +464,12 @@ class Recorder:
 
         return opened
 
-    def _stepped(self, name: str, call: Callable[..., Any], *, is_after: bool) -> Callable[..., Any]:
-        async def stepped(*args: Any, **kwargs: Any) -> Any:
-            if not is_after:
-                self.write("step", what=name)
-            result = await call(*args, **kwargs)
-            if is_after:
-                self.write("step", what=name)
-            return result
+    def _hung_up(self, hang_up: Callable[[], None]) -> Callable[[], None]:
+        def hung_up() -> None:
+            self.write("step", what="hang_up")
+            hang_up()
 
-        return stepped
+        return hung_up
 
     def _one_turn(self, one_turn: Callable[[], Any]) -> Callable[[], Any]:
         @contextlib.contextmanager

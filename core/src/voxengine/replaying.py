@@ -25,7 +25,7 @@ from voxengine.engine import VoiceEngine
 from voxengine.errors import ConfigError, ProviderNotFound
 from voxengine.events import EventType
 from voxengine.inputs import encoded
-from voxengine.recording import OUTSIDE, STEPS, put_before, show_arguments, show_event
+from voxengine.recording import OUTSIDE, put_before, show_arguments, show_event
 from voxengine.recording_file import Tape, read_recording
 from voxengine.recording_values import Plain, from_plain
 from voxengine.replaying_parts import DrivenRegistry, Replay, ReplayLoop, TapeClock
@@ -101,8 +101,6 @@ class Replayer:
         self._early: dict[int, dict[str, Any]] = {}
         self._tools: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[int, asyncio.Task[Any]] = {}
-        self._steps: dict[str, deque[int]] = {}
-        self._progress: asyncio.Future[None] | None = None
         self._index_lines()
         self._one_turn = contextlib.ExitStack()
         self._registry = DrivenRegistry(self)
@@ -116,8 +114,6 @@ class Replayer:
                 self._replies[line["n"]] = index
             elif line["k"] == "return":
                 self._returns[line["n"]] = index
-            elif line["k"] == "step":
-                self._steps.setdefault(line["what"], deque()).append(index)
             elif line["k"] == "heard":
                 self._answers.setdefault((line["of"], line["item"]), deque()).append(index)
 
@@ -201,8 +197,6 @@ class Replayer:
         if ending:
             await asyncio.wait(ending, timeout=_END_S)
         self.is_over = True
-        if self._progress is not None and not self._progress.done():
-            self._progress.set_result(None)
         for waiting in (*self._pending.values(), *self._tools.values(), *self._calls.values()):
             waiting.cancel()
         await engine.disconnect()
@@ -242,10 +236,7 @@ class Replayer:
             if not is_new:
                 return
             conversation = self._engine._conversation
-            for name, (find, is_after) in STEPS.items():
-                put_before(
-                    find(self._engine), name, functools.partial(self._stepped, name, is_after=is_after)
-                )
+            put_before(conversation, "hang_up", self._hung_up)
             put_before(conversation.agent, "open_clock", self._clock_opened)
             if conversation.clock is not None:
                 self._put_clock()
@@ -256,30 +247,12 @@ class Replayer:
 
         return began
 
-    def _stepped(self, name: str, call: Callable[..., Any], *, is_after: bool) -> Callable[..., Any]:
-        async def stepped(*args: Any, **kwargs: Any) -> Any:
-            if not is_after:
-                await self._hold(name)
-            result = await call(*args, **kwargs)
-            if is_after:
-                await self._hold(name)
-            return result
+    def _hung_up(self, hang_up: Callable[[], None]) -> Callable[[], None]:
+        def hung_up() -> None:
+            self.came_out()
+            hang_up()
 
-        return stepped
-
-    async def _hold(self, name: str) -> None:
-        """Wait where the engine is ahead of the recording."""
-        waiting = self._steps.get(name)
-        if not waiting or self.is_over:
-            return
-        index = waiting.popleft()
-        while (
-            self._position < len(self._inputs) and self._inputs[self._position] < index and not self.is_over
-        ):
-            if self._progress is None or self._progress.done():
-                self._progress = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._progress)
-        self.came_out()
+        return hung_up
 
     def _clock_opened(self, open_clock: Callable[..., Any]) -> Callable[..., Any]:
         def opened(*args: Any) -> None:
