@@ -12,10 +12,10 @@ happens and ``{}`` to ask; each is answered with the CPU time used so far. It al
 from __future__ import annotations
 
 import asyncio
-import importlib
 import base64
 import contextlib
 import hashlib
+import importlib
 import json
 import sys
 import time
