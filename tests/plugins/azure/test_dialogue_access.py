@@ -12,7 +12,7 @@ from tests.plugins.mock.support import Recorder
 from voxengine.errors import AuthenticationFailed, ConfigError, ProviderError, RateLimited
 from voxengine_azure import AzureProvider
 from voxengine_azure.dialogue_access import API_VERSION, azure_openai_access, voice_live_access
-from voxengine_azure.emulator import AzureVoiceLiveEmulator
+from voxengine_azure.emulator import AzureSpeechEmulator, AzureVoiceLiveEmulator
 from voxengine_mock.harness import Server, serve
 
 VARIABLES = (
@@ -106,7 +106,8 @@ def test_azure_openai_is_at_the_path_of_its_protocol(preview: str, expected: Any
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["ftp://x.azure.com", "x.azure.com", "wss://", "https://x:notaport/", 17]
+    "endpoint",
+    ["ftp://x.azure.com", "http://x.azure.com", "x.azure.com", "wss://", "https://x:notaport/", 17],
 )
 def test_wrong_endpoint_is_a_configuration_error(endpoint: object) -> None:
     with pytest.raises(ConfigError, match="endpoint"):
@@ -154,6 +155,14 @@ def test_credentials_show_no_secret() -> None:
     access = voice_live_access({"api_key": "secret-word", "metadata": {"endpoint": RESOURCE}}, "m")
 
     assert "secret-word" not in repr(access)
+
+
+async def test_address_of_another_service_says_how_to_choose_it() -> None:
+    async with AzureSpeechEmulator().running() as url:
+        with pytest.raises(ProviderError, match=r"'voice-live'; metadata\['service'\]") as caught:
+            await AzureProvider({"metadata": {"endpoint": url}}).connect()
+
+    assert caught.value.code == "not_found"
 
 
 # --- Tokens --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.capabilities import ROWS, Support
 from voxengine.errors import AuthenticationFailed, CapabilityMissing, ConfigError, ProviderError
+from voxengine.testing.emulator import DEFAULT_KEY
 from voxengine_azure import AzureProvider
 from voxengine_azure.speech.access import Access
 from voxengine_azure.speech.settings import SpeechSettings
@@ -103,6 +104,7 @@ def test_custom_voice_and_custom_model_have_their_places() -> None:
     ("metadata", "words"),
     [
         ({"endpoint": "ftp://x.azure.com"}, "scheme 'ftp'"), ({"endpoint": "eastus"}, "scheme"),
+        ({"endpoint": "http://x.azure.com"}, "in the clear. Write https"),
         ({"endpoint": 5}, "takes an address"), ({"endpoint": "wss://x.com?key=abcdefgh"}, "api_key"),
         ({"endpoint": "wss://u:pass1234@x.com"}, "api_key"), ({"endpoint": "wss://x.com:port"}, "no address"),
         ({"region": "East US"}, "small letters"), ({"region": "evil.com/#"}, "small letters"),
@@ -128,6 +130,12 @@ def test_missing_region_says_what_to_type() -> None:
 def test_missing_key_says_what_to_type() -> None:
     with pytest.raises(AuthenticationFailed, match=r"api_key.*AZURE_SPEECH_KEY.*token_provider"):
         Access.of({"metadata": {"region": "eastus"}})
+
+
+async def test_emulator_on_this_machine_needs_no_key() -> None:
+    headers = await Access.of({"metadata": {"endpoint": "ws://127.0.0.1:8765"}}).headers(is_renewal=False)
+
+    assert headers == {"Ocp-Apim-Subscription-Key": DEFAULT_KEY}
 
 
 def test_environment_fills_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

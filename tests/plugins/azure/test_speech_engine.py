@@ -61,6 +61,29 @@ async def test_end_turn_of_the_engine_closes_an_utterance() -> None:
     assert [event.text for event in final] == ["Call VoxEngine now."]
 
 
+async def test_what_is_spoken_is_the_agents_and_what_is_heard_the_users() -> None:
+    async with serving(hears=["call VoxEngine now"]) as (_, url), engine_on(url) as (engine, events):
+        await engine.send_text("What can I do?")
+        await engine.wait_idle(timeout_s=20)
+        await say(engine, speech())
+        await engine.end_turn()
+        await engine.wait_idle(timeout_s=20)
+        said = [(item.role, item.text) for item in engine.history]
+
+    texts = [(e.text, e.is_partial) for e in events if e.type is EventType.TEXT_OUTPUT]
+    assert said == [("agent", "What can I do?"), ("user", "Call VoxEngine now.")]
+    assert texts == [("What can I do?", True), ("What can I do?", False)]
+
+
+async def test_text_that_was_refused_was_never_said() -> None:
+    async with serving() as (_, url), engine_on(url, voice="nobody") as (engine, events):
+        await engine.say("Hello.")
+        await engine.wait_idle(timeout_s=20)
+
+    assert [e for e in events if e.type is EventType.TEXT_OUTPUT] == []
+    assert "Hello." not in [item.text for item in engine.history]
+
+
 async def test_engine_speaks_and_is_interrupted() -> None:
     async with serving(pace=5) as (_, url), engine_on(url) as (engine, events):
         await engine.say("On and on and on, and so it goes, until somebody says that it is enough. " * 3)

@@ -10,7 +10,7 @@ import attrs
 
 from voxengine.capabilities import UNKNOWN, Capabilities
 from voxengine.config import Deadlines
-from voxengine.errors import AuthenticationFailed, CapabilityMissing
+from voxengine.errors import AuthenticationFailed, CapabilityMissing, ErrorCode, ProviderError
 from voxengine_azure.dialogue_access import Access
 from voxengine_openai.endpoint import Endpoint
 from voxengine_openai.provider import OpenAIProvider
@@ -69,6 +69,13 @@ class AzureDialogue(OpenAIProvider):
             if not credentials.can_renew or not credentials.token:
                 raise
             return await self._dial_with(endpoint, deadlines, is_renewal=True)
+        except ProviderError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                # An address does not show which of the services is behind it.
+                error.args = (
+                    f"{error} The service asked for is {self.service!r}; metadata['service'] chooses another.",
+                )
+            raise
 
     async def _dial_with(self, endpoint: Endpoint, deadlines: Deadlines, *, is_renewal: bool) -> Transport:
         from voxengine.transport import outcomes

@@ -21,6 +21,7 @@ __all__ = [
     "Credentials",
     "azure_openai_access",
     "voice_live_access",
+    "without_tls",
 ]
 
 API_VERSION: Final = "2026-07-15"
@@ -159,12 +160,22 @@ def _address(
             f"metadata['endpoint'] has the scheme {parts.scheme!r}; it begins with https:// or wss:// and a host, "
             f"as in {example}."
         )
+    if _SCHEMES[parts.scheme.lower()] == "ws" and not is_loopback(endpoint.strip()):
+        raise ConfigError(without_tls(parts.scheme, host))
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.username or parts.password or any(name.lower() in _SECRETS for name in query):
         raise ConfigError("metadata['endpoint'] holds a key or a password; that goes into api_key.")
     shown = f"[{host}]" if ":" in host else host
     base = f"{_SCHEMES[parts.scheme.lower()]}://{shown}" + (f":{port}" if port is not None else "")
     return base, parts.path.rstrip("/"), query
+
+
+def without_tls(scheme: str, host: str) -> str:
+    """Return what is said of an endpoint elsewhere that is reached in the clear."""
+    return (
+        f"metadata['endpoint'] begins with {scheme}:// and {host} is not this machine: key and speech would travel "
+        "in the clear. Write https:// or wss://."
+    )
 
 
 def _credentials(

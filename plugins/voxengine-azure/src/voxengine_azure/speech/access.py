@@ -11,8 +11,10 @@ from urllib.parse import urlencode, urlsplit
 import attrs
 
 from voxengine.errors import AuthenticationFailed, ConfigError, ErrorCode, ProviderError
+from voxengine_azure.dialogue_access import without_tls
 from voxengine_azure.speech.settings import SpeechSettings
 from voxengine_azure.tokens import new_token
+from voxengine_openai.endpoint import is_loopback
 
 __all__ = ["KEY_VARIABLES", "REGION_VARIABLES", "Access", "region_of"]
 
@@ -79,6 +81,10 @@ class Access:
         if token or renew:
             return attrs.evolve(place, token=(token or "").strip(), renew=renew)
         key = config.get("api_key") or _variable(KEY_VARIABLES)
+        if not key and is_loopback(place.host):
+            from voxengine.testing.emulator import DEFAULT_KEY
+
+            key = DEFAULT_KEY
         if not isinstance(key, str) or not key.strip():
             raise AuthenticationFailed(
                 "azure speech has no key. Set api_key or the variable AZURE_SPEECH_KEY, or give a token in "
@@ -167,6 +173,8 @@ def _from_endpoint(endpoint: object) -> Access:
             f"metadata['endpoint'] has the scheme {parts.scheme!r}; it begins with https:// or wss:// and "
             "a host, as in https://NAME.cognitiveservices.azure.com."
         )
+    if _SCHEMES[parts.scheme] == "ws" and not is_loopback(endpoint.strip()):
+        raise ConfigError(without_tls(parts.scheme, name))
     if parts.query or parts.username or parts.password:
         raise ConfigError(
             "metadata['endpoint'] holds a query or a password; the key goes into api_key and the rest into "

@@ -130,7 +130,7 @@ class SpeechProvider(BaseProvider):
     def _tell_what_is_without_effect(self, access: Access) -> None:
         if access.replaced_path:
             self.warn(
-                "endpoint_path",
+                "endpoint_path_replaced",
                 f"metadata['endpoint'] names the path {access.replaced_path!r}, which the Speech service does not "
                 "have; its own paths are used.",
             )

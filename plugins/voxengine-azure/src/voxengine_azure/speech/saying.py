@@ -34,6 +34,8 @@ class Saying:
     """Characters before the present segment."""
     said: str = attrs.field(default="", repr=False)
     """Everything that was asked for."""
+    n_told: int = 0
+    """Characters of it that were told as text."""
     _ends: list[tuple[int, int]] = attrs.field(factory=list, repr=False)
     """For each word, when it has been spoken and where the text stands then."""
     _found_to: int = 0

@@ -269,6 +269,7 @@ class Synthesis:
                 if isinstance(message, AudioFrame):
                     if message.request_id.lower() == request_id:
                         n_bytes += len(message.data)
+                        self._tell_text(saying)
                         self._audio(saying, message.data)
                         saying.sent_ms = base_ms + int(self.settings.output_format.duration_ms(n_bytes))
                 elif self._is_end(message, saying, request_id, base_ms):
@@ -298,6 +299,14 @@ class Synthesis:
 
     def _started(self, saying: Saying) -> dict[str, Any]:
         return {"response_id": saying.response_id, "trigger": saying.trigger}
+
+    def _tell_text(self, saying: Saying) -> None:
+        """Tell the text that is being said, when audio of it is there: a refused one was never said."""
+        delta = saying.said[saying.n_told :]
+        if delta:
+            saying.n_told = len(saying.said)
+            text = {"text": saying.said, "delta": delta, "is_partial": True}
+            self._host.emit_event(EventType.TEXT_OUTPUT, {**text, **self._ids(saying)})
 
     def _audio(self, saying: Saying, data: bytes) -> None:
         form = self.settings.output_format
@@ -341,6 +350,9 @@ class Synthesis:
 
     def _completed(self, saying: Saying, status: str) -> None:
         saying.is_over = True
+        if saying.n_told and status == "completed":
+            text = {"text": saying.said[: saying.n_told], "delta": "", "is_partial": False}
+            self._host.emit_event(EventType.TEXT_OUTPUT, {**text, **self._ids(saying)})
         usage = {"characters": saying.n_characters, "output_audio_s": round(saying.sent_ms / 1000, 3)}
         self._host.emit_event(
             EventType.RESPONSE_COMPLETED, {**self._ids(saying), "status": status, "usage": usage}

@@ -1,6 +1,6 @@
 """Drives a service with Azure's own Speech SDK and prints what it reports, as one line of JSON.
 
-``drive_speech_sdk.py URL KEY SCENARIO``. A program of its own, since the SDK is native code with threads: it
+``speech_sdk_scenarios.py URL KEY SCENARIO``. A program of its own, since the SDK is native code with threads: it
 may abort when the interpreter ends, and a call that never returns has to be ended from outside.
 """
 
@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -87,9 +88,12 @@ def wrong_key(url: str, key: str) -> Any:
 
 
 def token(url: str, key: str) -> Any:
-    """The key is a token."""
+    """With a token that the service gives for the key."""
+    where = f"{url.replace('ws', 'http', 1)}/sts/v1.0/issueToken"
+    asked = urllib.request.Request(where, b"", {"Ocp-Apim-Subscription-Key": key}, method="POST")
     settings = sdk.SpeechConfig(host=url)
-    settings.authorization_token = key
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=WAIT_S) as answer:
+        settings.authorization_token = answer.read().decode()
     return once(settings, sound(1200), silence(1500))
 
 
@@ -181,9 +185,19 @@ def spoken(result: Any) -> dict[str, Any]:
     return shown
 
 
+def told(synthesizer: Any, ask: Callable[[], Any]) -> Any:
+    """The result, once every event of it was handed out: a thread of the SDK's own does that, one after the other."""
+    is_over = threading.Event()
+    synthesizer.synthesis_completed.connect(lambda _: is_over.set())
+    result = ask().get()
+    is_over.wait(WAIT_S)
+    return result
+
+
 def text(url: str, key: str) -> Any:
     synthesizer, seen = speaking(url, key)
-    return {**spoken(synthesizer.speak_text_async("Hello to all of you, my friends.").get()), **seen}
+    said = "Hello to all of you, my friends."
+    return {**spoken(told(synthesizer, lambda: synthesizer.speak_text_async(said))), **seen}
 
 
 def two_texts(url: str, key: str) -> Any:
@@ -198,7 +212,7 @@ def ssml(url: str, key: str) -> Any:
         "<voice name='en-US-JennyNeural'><prosody rate='+50%'>Hello <bookmark mark='b1'/>world."
         "</prosody></voice></speak>"
     )
-    return {**spoken(synthesizer.speak_ssml_async(document).get()), **seen}
+    return {**spoken(told(synthesizer, lambda: synthesizer.speak_ssml_async(document))), **seen}
 
 
 def bad_voice(url: str, key: str) -> Any:

@@ -1,5 +1,5 @@
 // Drives a service with Azure's own Speech SDK for JavaScript and prints what it reports, as one line of JSON.
-// node drive_speech_sdk.cjs URL KEY SCENARIO; NODE_PATH names the folder that holds the package.
+// node speech_sdk_scenarios.cjs URL KEY SCENARIO; NODE_PATH names the folder that holds the package.
 "use strict";
 
 const sdk = require("microsoft-cognitiveservices-speech-sdk");

@@ -1,8 +1,6 @@
 """Azure's own Speech SDKs, for Python and JavaScript, cannot tell the emulator from the service.
 
-Each scenario runs in a process of its own with a deadline. Without the SDK it is skipped: it is
-``azure-cognitiveservices-speech`` for Python, and ``microsoft-cognitiveservices-speech-sdk`` for Node, found
-through NODE_PATH.
+Each scenario runs in a process of its own with a deadline: the SDK for Python is native code with threads.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,11 @@ from typing import Any
 import pytest
 
 from tests.plugins.azure.support import serving
+from tests.witnesses.conftest import SESSION, absent
 
 HERE = Path(__file__).parent
+MODULES = os.environ.get("VOXENGINE_TEST_NODE_MODULES", "")
+"""The folder into which the session put what npm/package-lock.json names."""
 DEADLINE_S = 60
 HEARS = ["call voxengine now, please", "and the second one"]
 WITNESSES = ("python", "javascript")
@@ -29,31 +31,44 @@ pytestmark = pytest.mark.slow
 
 
 @functools.cache
-def command(witness: str) -> tuple[str, ...] | str:
-    """How a witness is started, or why it cannot be."""
-    if witness == "python":
-        probe = [sys.executable, "-c", "import azure.cognitiveservices.speech"]
-        program = [sys.executable, "-W", "ignore", str(HERE / "drive_speech_sdk.py")]
-        missing = "azure-cognitiveservices-speech cannot be imported (it needs libssl3 and libasound2)"
-    else:
-        node = shutil.which("node")
-        if node is None:
-            return "there is no node"
-        probe = [node, "-e", "require('microsoft-cognitiveservices-speech-sdk')"]
-        program = [node, str(HERE / "drive_speech_sdk.cjs")]
-        missing = "node finds no microsoft-cognitiveservices-speech-sdk; NODE_PATH names its folder"
-    done = subprocess.run(probe, capture_output=True, check=False, timeout=DEADLINE_S)
-    return missing if done.returncode else tuple(program)
+def python_program() -> tuple[str, ...] | str:
+    """How the SDK for Python is started, or why its library does not load on this machine."""
+    probe = [sys.executable, "-W", "ignore", "-c", "import azure.cognitiveservices.speech"]
+    done = subprocess.run(probe, capture_output=True, check=False, timeout=DEADLINE_S, text=True)
+    if not done.returncode:
+        return (sys.executable, "-W", "ignore", str(HERE / "speech_sdk_scenarios.py"))
+    reason = done.stderr.strip().rpartition("\n")[2]
+    if "ModuleNotFoundError" in reason:
+        absent(f"there is no azure-cognitiveservices-speech ({reason})")
+    return (
+        "the library of azure-cognitiveservices-speech does not load on this machine. Its wheels are for Linux "
+        f"with glibc, macOS and Windows, and on Linux it needs libssl3 and libasound2: {reason}"
+    )
+
+
+@functools.cache
+def node_program() -> tuple[str, ...] | str:
+    """How the SDK for Node is started, or why it cannot be."""
+    node = shutil.which("node")
+    if not (node and MODULES):
+        return f"there is no node, or not the npm package microsoft-cognitiveservices-speech-sdk: {SESSION}"
+    return (node, str(HERE / "npm" / "speech_sdk_scenarios.cjs"))
 
 
 async def drive(witness: str, scenario: str, *, key: str = "sk-drive", **script: Any) -> Any:
     """What an SDK reports of a scenario."""
-    program = command(witness)
+    program = python_program() if witness == "python" else node_program()
     if isinstance(program, str):
         pytest.skip(program)
     async with serving(hears=HEARS, **script) as (_, url):
         process = await asyncio.create_subprocess_exec(
-            *program, url, key, scenario, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *program,
+            url,
+            key,
+            scenario,
+            env={**os.environ, "NODE_PATH": MODULES},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -120,6 +135,12 @@ async def test_wrong_key_for_synthesis_is_an_authentication_failure() -> None:
     found = await drive("python", "wrong_key_speaking")
 
     assert (found["reason"], found["detail"]) == ("Canceled", "AuthenticationFailure")
+
+
+async def test_token_opens_what_the_key_opens() -> None:
+    found = await drive("python", "token")
+
+    assert (found["reason"], found["text"]) == ("RecognizedSpeech", "Call voxengine now, please.")
 
 
 async def test_language_is_identified_at_an_endpoint_without_a_path() -> None:
