@@ -38,6 +38,14 @@ class TestOpenAI(ProviderConformance):
         return OpenAIProvider({"api_key": "sk-drive", "metadata": {"url": url}})
 
 
+class TestTranscription(ProviderConformance):
+    quiet_s = 0.2
+
+    @pytest.fixture
+    async def provider(self, url: str) -> BaseProvider:
+        return OpenAIProvider({"api_key": "sk-drive", "metadata": {"url": url, "service": "transcription"}})
+
+
 class TestCustomBeta(ProviderConformance):
     quiet_s = 0.2
 

@@ -120,7 +120,9 @@ def test_ephemeral_key_brings_its_own_model() -> None:
     assert "model=gpt-realtime" in openai_endpoint(config, "gpt-realtime", is_default_model=False).url
 
 
-@pytest.mark.parametrize("address", ["ws://host.example/v1", "http://host.example/v1"])
+@pytest.mark.parametrize(
+    "address", ["ws://host.example/v1", "http://host.example/v1", "ws://127.0.0.1.host.example/v1"]
+)
 async def test_plain_connection_to_another_machine_is_refused(address: str) -> None:
     for provider in (
         OpenAIProvider({"api_key": KEY, "metadata": {"url": address}}),
@@ -341,6 +343,15 @@ async def test_ephemeral_key_is_waited_for_no_longer_than_said() -> None:
 async def test_life_of_an_ephemeral_key_has_its_range(life_s: Any) -> None:
     with pytest.raises(ConfigError, match="life_s"):
         await provider_at("ws://127.0.0.1:9/v1").create_client_secret(life_s=life_s)
+
+
+async def test_ephemeral_key_is_not_asked_for_at_what_only_looks_like_this_machine() -> None:
+    endpoint = Endpoint(
+        url="", headers={"Authorization": f"Bearer {KEY}"}, base="ws://127.0.0.1.host.example/v1"
+    )
+
+    with pytest.raises(ConfigError, match="without TLS"):
+        await create_client_secret(endpoint, {}, life_s=60, deadline_s=1, provider="openai")
 
 
 async def test_ephemeral_key_is_not_asked_for_without_encryption() -> None:

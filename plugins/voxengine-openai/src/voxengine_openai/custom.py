@@ -32,6 +32,7 @@ class CustomProvider(OpenAIProvider):
         session_limit_s=None,
         cost_per_minute_usd=None,
     )
+    services: ClassVar[Mapping[str, Capabilities]] = {}
     options: ClassVar[frozenset[str] | None] = (OpenAIProvider.options or frozenset()) | {"temperature"}
     name: ClassVar[str] = "custom"
     traits: ClassVar[Traits] = Traits(

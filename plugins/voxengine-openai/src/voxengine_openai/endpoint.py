@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -32,7 +33,9 @@ class Endpoint:
     """What the address names; empty when it leaves the choice to the service."""
 
 
-def openai_endpoint(config: Mapping[str, Any], model: str, *, is_default_model: bool) -> Endpoint:
+def openai_endpoint(
+    config: Mapping[str, Any], model: str, *, is_default_model: bool, intent: str = ""
+) -> Endpoint:
     """Return where OpenAI's service, or its stand-in at ``metadata["url"]``, is reached.
 
     Args:
@@ -40,12 +43,16 @@ def openai_endpoint(config: Mapping[str, Any], model: str, *, is_default_model: 
         model: The model to ask for.
         is_default_model: Whether nobody named a model. A session of an ephemeral key (``ek_…``) then has
             the model that the key was made for.
+        intent: ``transcription`` for a session without a model that answers.
 
     Raises:
-        ConfigError: The address cannot be used.
+        ConfigError: The address cannot be used, or there is no such service.
         AuthenticationFailed: There is no key.
     """
     metadata = config.get("metadata") or {}
+    service = metadata.get("service")
+    if service not in (None, "realtime", "transcription"):
+        raise ConfigError(f"metadata['service'] is {service!r}; openai has 'realtime' and 'transcription'.")
     base = _base_of(metadata)
     key = _key(config, "OPENAI_API_KEY") or _loopback_key(base)
     if not key:
@@ -61,7 +68,8 @@ def openai_endpoint(config: Mapping[str, Any], model: str, *, is_default_model: 
             headers[header] = str(value)
     headers |= _more_headers(metadata)
     chosen = "" if is_default_model and key.startswith(_EPHEMERAL) else model
-    return Endpoint(url=_realtime_url(base, chosen), headers=headers, base=base, model=chosen)
+    url = _with_query(_realtime_url(base, chosen), {"intent": intent} if intent else {})
+    return Endpoint(url=url, headers=headers, base=base, model=chosen)
 
 
 def _base_of(metadata: Mapping[str, Any]) -> str:
@@ -85,6 +93,8 @@ def custom_endpoint(config: Mapping[str, Any], model: str, *, is_beta: bool) -> 
         AuthenticationFailed: There is no key.
     """
     metadata = config.get("metadata") or {}
+    if metadata.get("service") not in (None, "realtime"):
+        raise ConfigError("metadata['service']: custom has conversations ('realtime') alone. Leave it out.")
     address = metadata.get("endpoint") or metadata.get("url")
     if not address:
         raise ConfigError("custom needs metadata['endpoint'], for example wss://host/v1/realtime.")
@@ -122,7 +132,10 @@ def missing_key(provider: str, variable: str) -> AuthenticationFailed:
 def is_loopback(url: str) -> bool:
     """Return whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # A name, which may well begin like an address.
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _key(config: Mapping[str, Any], variable: str) -> str:
@@ -157,6 +170,11 @@ def _ws_url(name: str, address: object) -> str:
         parts = urlsplit("")
     if scheme is None or not parts.hostname or port == 0:
         raise ConfigError(f"metadata[{name!r}] is no address. It looks like wss://host/v1.")
+    if scheme == "ws" and not is_loopback(str(address).strip()):
+        raise ConfigError(
+            f"metadata[{name!r}] leads to {parts.hostname} without TLS, which would send key and speech in the clear. "
+            "Use wss://; ws:// is for this machine alone."
+        )
     return urlunsplit(parts._replace(scheme=scheme, fragment=""))
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "MAX_OUTPUT_TOKENS",
     "base_name",
     "history_chars",
+    "is_live_transcriber",
     "is_reasoning",
     "realtime_model",
 ]
@@ -53,6 +54,11 @@ def realtime_model(model: str | None) -> tuple[str, str]:
 def is_reasoning(model: str) -> bool:
     """Return whether a model takes ``reasoning`` and ``parallel_tool_calls``."""
     return base_name(model).startswith("gpt-realtime-2")
+
+
+def is_live_transcriber(model: str) -> bool:
+    """Return whether a model writes while it hears; it finds no turns then."""
+    return base_name(model) == "gpt-realtime-whisper"
 
 
 def history_chars(model: str) -> int:

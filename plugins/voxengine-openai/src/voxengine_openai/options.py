@@ -13,7 +13,15 @@ from typing import Any, Final
 from voxengine.config import TurnDetection
 from voxengine.errors import ConfigError
 
-__all__ = ["CONNECTION_KEYS", "NEUTRAL", "VENDOR", "asked_options", "metadata_of", "unknown_keys"]
+__all__ = [
+    "CONNECTION_KEYS",
+    "NEUTRAL",
+    "VENDOR",
+    "asked_options",
+    "metadata_of",
+    "service_of",
+    "unknown_keys",
+]
 
 NEUTRAL: Final = (
     "mode",
@@ -180,6 +188,12 @@ def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if session is not None and not isinstance(session, Mapping):
         raise _bad("session", session, "a table in the vendor's own words")
     return metadata
+
+
+def service_of(config: Mapping[str, Any]) -> object:
+    """Return what ``metadata["service"]`` names, None when it names nothing. Never raises."""
+    metadata = config.get("metadata")
+    return metadata.get("service") if isinstance(metadata, Mapping) else None
 
 
 def asked_options(

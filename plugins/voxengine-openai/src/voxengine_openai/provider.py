@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from voxengine.audio.format import Encoding
-from voxengine.capabilities import FULL, UNKNOWN, UNSUPPORTED, Capabilities, partial
+from voxengine.capabilities import UNKNOWN, Capabilities
 from voxengine.config import Deadlines, Reconnect, TurnDetection
 from voxengine.errors import CapabilityMissing, ConfigError, NotConnected, UsageError, VoxEngineError
 from voxengine.events import EventType
 from voxengine.history import Heard, Item
 from voxengine_openai import options, session_settings
+from voxengine_openai.abilities import LIVE_TRANSCRIPTION, REALTIME, SILENCE_MS, TRANSCRIPTION
 from voxengine_openai.asides import Aside, aside_input, aside_params
 from voxengine_openai.codec import Append
 from voxengine_openai.endpoint import Endpoint, openai_endpoint
 from voxengine_openai.items import tool_output, user_text, wire_item
-from voxengine_openai.link import SESSION_LIMIT_S, RealtimeLink, new_id
-from voxengine_openai.models import DEFAULT_MODEL, history_chars, realtime_model
+from voxengine_openai.link import RealtimeLink, new_id
+from voxengine_openai.models import history_chars, is_live_transcriber, realtime_model
 from voxengine_openai.prices import is_priced
 from voxengine_openai.requests import RequestQueue
 from voxengine_openai.session_settings import FORMATS, SessionPlan, Traits
 from voxengine_openai.translate import SessionState, Translator
-from voxengine_openai.voices import REALTIME_VOICES
 
 if TYPE_CHECKING:
     from voxengine.transport import Transport
@@ -38,7 +38,6 @@ _MAX_MESSAGE_MS: Final = 1000
 """Most audio in one message, so that a large buffer feels a slow service too."""
 _ENDPOINTING_MS: Final = {"low": 8000, "medium": 4000, "auto": 4000, "high": 2000}
 """How long semantic detection waits at most, by eagerness."""
-_SILENCE_MS: Final = 500
 _SAY: Final = (
     "Say exactly the text between the markers, word for word and in its language, and nothing else. Neither answer it "
     "nor comment on it.\n<<<\n{}\n>>>"
@@ -46,7 +45,9 @@ _SAY: Final = (
 
 
 @functools.lru_cache(maxsize=64)
-def _decided(base: Capabilities, silence_ms: int, max_history_chars: int, is_priced: bool) -> Capabilities:
+def _decided(
+    base: Capabilities, silence_ms: int, max_history_chars: int | None, is_priced: bool
+) -> Capabilities:
     """The same object for the same answers: a session is asked for it several times while it opens."""
     return base.evolve(
         endpointing_silence_ms=silence_ms,
@@ -61,44 +62,8 @@ class OpenAIProvider(RealtimeLink):
     Options, metadata keys and what the modes do are described in the package's README.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        streaming=FULL,
-        dialogue=FULL,
-        recognition=FULL,
-        synthesis=FULL,
-        text_turn=FULL,
-        speak=partial("the model is told to say the text word for word; it can deviate"),
-        server_turn_detection=FULL,
-        semantic_turn_detection=FULL,
-        client_turn_detection=FULL,
-        discard_input=FULL,
-        session_tools=FULL,
-        live_configuration=partial("the voice is fixed from the first audio on, the model for the session"),
-        cancel=FULL,
-        heard_text=partial("estimated from the played proportion; the service gives no alignment"),
-        resume=UNSUPPORTED,
-        items=FULL,
-        context_text=FULL,
-        context_audio=FULL,
-        context_tools=FULL,
-        replay=FULL,
-        response_boundaries=FULL,
-        multiple_voices=FULL,
-        vocabulary_at_connect=partial("as hints for the transcription of the user's speech"),
-        vocabulary_live=partial("as hints for the transcription of the user's speech"),
-        word_timings=UNSUPPORTED,
-        emotion=UNSUPPORTED,
-        usage=FULL,
-        cost=partial("from a dated price table; unknown for a model that is not in it"),
-        voices=REALTIME_VOICES,
-        input_formats=FORMATS,
-        output_formats=FORMATS,
-        preferred_chunk_ms=20,
-        max_history_chars=history_chars(DEFAULT_MODEL),
-        endpointing_silence_ms=_SILENCE_MS,
-        session_limit_s=SESSION_LIMIT_S,
-        cost_per_minute_usd=0.06,
-    )
+    capabilities: ClassVar[Capabilities] = REALTIME
+    services: ClassVar[Mapping[str, Capabilities]] = {"realtime": REALTIME, "transcription": TRANSCRIPTION}
     options: ClassVar[frozenset[str] | None] = frozenset(
         {
             "mode",
@@ -131,6 +96,14 @@ class OpenAIProvider(RealtimeLink):
     trusts_interruption: ClassVar[bool] = True
     """Whether the service surely stops a response by itself when it hears the user."""
 
+    def __new__(cls, config: dict[str, Any], *_: Any, **__: Any) -> Self:
+        # The class of a service is an affair of this package: everybody else knows the provider by one name.
+        if cls is OpenAIProvider and options.service_of(config) == "transcription":
+            from voxengine_openai.transcription import TranscriptionProvider
+
+            return cast("Self", super().__new__(TranscriptionProvider))
+        return super().__new__(cls)
+
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self._traits = self.traits
@@ -148,13 +121,17 @@ class OpenAIProvider(RealtimeLink):
     @classmethod
     def capabilities_for(cls, config: Mapping[str, Any]) -> Capabilities:
         base = super().capabilities_for(config)
-        metadata = config.get("metadata") or {}
-        named = config.get("model") or (metadata.get("model") if isinstance(metadata, Mapping) else None)
-        model = realtime_model(named if isinstance(named, str) else None)[0]
         turns = config.get("turn_detection")
-        silence_ms = _SILENCE_MS
+        silence_ms = SILENCE_MS
         if turns == "semantic" or (isinstance(turns, TurnDetection) and turns.kind == "semantic"):
             silence_ms = _ENDPOINTING_MS[getattr(turns, "eagerness", None) or "auto"]
+        metadata = config.get("metadata") or {}
+        if base is TRANSCRIPTION:
+            named = config.get("model") or metadata.get("model") or metadata.get("transcription_model")
+            base = LIVE_TRANSCRIPTION if is_live_transcriber(str(named)) else base
+            return _decided(base, silence_ms, None, True)
+        named = config.get("model") or (metadata.get("model") if isinstance(metadata, Mapping) else None)
+        model = realtime_model(named if isinstance(named, str) else None)[0]
         return _decided(base, silence_ms, history_chars(model), is_priced(model))
 
     # -- what a variant of the service changes ------------------------------------------------------
@@ -239,7 +216,7 @@ class OpenAIProvider(RealtimeLink):
         self._state = SessionState(
             name=self.name,
             queue=RequestQueue(self._request),
-            output_format=session_settings.format_of(audio["output"].get("format")),
+            output_format=session_settings.format_of(audio.get("output", {}).get("format")),
             model=self._model,
             has_prices=self._traits.has_prices,
         )
@@ -334,7 +311,7 @@ class OpenAIProvider(RealtimeLink):
     def _endpointing_ms(self) -> int:
         """Return the silence in which the service surely finds the end of the turn."""
         turns = self._asked.get("turn_detection") or TurnDetection()
-        return turns.silence_ms or self.capabilities_for(self._asked).endpointing_silence_ms or _SILENCE_MS
+        return turns.silence_ms or self.capabilities_for(self._asked).endpointing_silence_ms or SILENCE_MS
 
     def _silence(self, n_bytes: int) -> bytes:
         quiet = {Encoding.G711_ULAW: b"\xff", Encoding.G711_ALAW: b"\xd5"}
@@ -435,7 +412,9 @@ class OpenAIProvider(RealtimeLink):
         self._asked, self._own, self._plan = asked, merged, plan
         if difference:
             try:
-                await self._wait(await self._update({"type": "realtime", **difference}), "the settings")
+                await self._wait(
+                    await self._update({**difference, "type": plan.session["type"]}), "the settings"
+                )
             except VoxEngineError:
                 if self._plan is plan:
                     self._asked, self._own, self._plan = before
@@ -562,15 +541,17 @@ class OpenAIProvider(RealtimeLink):
         """
         from voxengine_openai.client_secrets import create_client_secret
 
-        asked = options.asked_options(self.config)
+        asked = self._read_options(self.config)
         asked.setdefault("mode", "big")
-        model = self._choose_model(asked)[0]
-        own = options.metadata_of(self.config).get("session")
-        plan = session_settings.plan_session(asked, own, self._traits, model)
+        model = self._model = self._choose_model(asked)[0]
+        plan = self._plan_session(asked, options.metadata_of(self.config).get("session"))
+        session = (
+            plan.session if plan.session["type"] == "transcription" else {"model": model, **plan.session}
+        )
         deadlines = self.config.get("deadlines") or Deadlines()
         return await create_client_secret(
             self._endpoint(model, is_default_model=False),
-            {"model": model, **plan.session},
+            session,
             life_s=life_s,
             deadline_s=deadlines.ready_s,
             provider=self.name,

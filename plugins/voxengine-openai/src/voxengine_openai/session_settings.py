@@ -10,7 +10,12 @@ import attrs
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.config import TurnDetection
 from voxengine.errors import ConfigError
-from voxengine_openai.models import DEFAULT_TRANSCRIPTION_MODEL, MAX_OUTPUT_TOKENS, is_reasoning
+from voxengine_openai.models import (
+    DEFAULT_TRANSCRIPTION_MODEL,
+    MAX_OUTPUT_TOKENS,
+    is_live_transcriber,
+    is_reasoning,
+)
 from voxengine_openai.voices import realtime_voice
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "deep_merged",
     "format_of",
     "plan_session",
+    "plan_transcription",
     "shown_settings",
     "vendor_decides",
 ]
@@ -129,6 +135,64 @@ def plan_session(
         raise ConfigError(
             "metadata['session'] has something else where a session has the table audio.input or output."
         )
+    return SessionPlan(session=session, warnings=tuple(planner.warnings))
+
+
+_OF_DIALOGUE: Final = (
+    "voice",
+    "instructions",
+    "temperature",
+    "max_output_tokens",
+    "modalities",
+    "tools",
+    "tool_choice",
+    "speed",
+    "truncation",
+    "prompt",
+    "tracing",
+    "reasoning",
+    "parallel_tool_calls",
+    "mcp_servers",
+    "create_response",
+)
+
+
+def plan_transcription(
+    asked: Mapping[str, Any], own: Mapping[str, Any] | None, traits: Traits, model: str
+) -> SessionPlan:
+    """Return the session that writes down what the user says; arguments as for :func:`plan_session`.
+
+    Args:
+        model: The one that transcribes.
+    """
+    details = asked.get("transcription")
+    kept = {
+        name: value for name, value in asked.items() if name not in ("create_response", "interrupt_response")
+    }
+    if not isinstance(details, Mapping):
+        kept |= {"transcription": True, "transcription_model": model}
+    planner = _Planner(kept, traits, model)
+    planner.session["type"] = "transcription"
+    for name in _OF_DIALOGUE:
+        if asked.get(name) not in (None, "auto", (), []):
+            planner.lacks(
+                name, f"{name} is without effect in a transcription session, which gives no answers."
+            )
+    planner.copy("include")
+    planner.put("audio.input.format", wire_format("input_format", asked.get("input_format", FORMATS[0])))
+    if "noise_reduction" in asked:
+        planner.put("audio.input.noise_reduction", asked["noise_reduction"])
+    if is_live_transcriber(model):
+        planner.put("audio.input.turn_detection", None)
+        if vendor_decides(asked.get("turn_detection", TurnDetection("manual"))):
+            planner.lacks("turn_detection", f"{model} finds no turns; end_turn() ends one.")
+    else:
+        _plan_detection(planner)
+    _plan_transcription(planner)
+    session = deep_merged(planner.session, own or {})
+    audio = session["audio"]
+    if not isinstance(audio, Mapping) or not isinstance(audio["input"], Mapping):
+        raise ConfigError("metadata['session'] has something else where a session has the table audio.input.")
     return SessionPlan(session=session, warnings=tuple(planner.warnings))
 
 

@@ -71,6 +71,8 @@ class SessionState:
     """Whether the user's voice makes the service stop a response."""
     is_expired: bool = False
     """Whether the service said that the session's time is over."""
+    is_dialogue: bool = True
+    """Whether there is a model that answers."""
     raw_asides: int = 0
     """Responses outside of the conversation that the application asked for with an event of its own."""
     replies: Replies = attrs.field(factory=Replies)
@@ -84,7 +86,7 @@ class SessionState:
     @property
     def cost(self) -> float | None:
         """The price so far in US dollars; None when it is unknown."""
-        return self.meter.cost(self.model) if self.has_prices else None
+        return self.meter.cost(self.model if self.is_dialogue else None) if self.has_prices else None
 
 
 def _text(fields: _Fields, name: str) -> str:
@@ -243,6 +245,8 @@ class Translator:
         text = self._user_texts.get(item_id, "") + delta
         self._user_texts[item_id] = text
         data = {"text": text, "delta": delta, "is_partial": True, "item_id": item_id}
+        if fields.get("logprobs"):
+            data["logprobs"] = fields["logprobs"]
         self._emit(EventType.INPUT_TRANSCRIPT, data)
 
     def _user_done(self, fields: _Fields) -> None:

@@ -79,9 +79,13 @@ class UsageMeter:
             )
         return out
 
-    def cost(self, model: str) -> float | None:
-        """Return the price of everything in US dollars; None when a part of it has no known price."""
-        total = response_cost(model, self._by)
+    def cost(self, model: str | None) -> float | None:
+        """Return the price of everything in US dollars; None when a part of it has no known price.
+
+        Args:
+            model: The one that answers; None in a session without answers.
+        """
+        total = 0.0 if model is None else response_cost(model, self._by)
         for name, held in self._heard.items():
             part = transcription_cost(name, held)
             total = None if total is None or part is None else total + part

@@ -16,11 +16,14 @@ from voxengine_openai.emulator.errors import Refused, error_of
 from voxengine_openai.emulator.items import Conversation, Item
 from voxengine_openai.emulator.mcp import McpCall
 from voxengine_openai.emulator.outlet import Outlet
-from voxengine_openai.emulator.usage import NO_USAGE, Counted, Meter
+from voxengine_openai.emulator.usage import NO_USAGE, Counted, Meter, Room
 
 __all__ = ["Request", "ResponseWriter"]
 
 _ARGUMENT_CHARS: Final = 24
+# The documentation says that there is an error, and not which; the code is that of OpenAI's other interfaces.
+_TOO_LONG: Final = "context_length_exceeded"
+_TOO_LONG_TEXT: Final = "The conversation has more tokens than the model takes, and truncation is disabled."
 _REASONS: Final = {"speech": "turn_detected", "client": "client_cancelled"}
 
 
@@ -99,8 +102,14 @@ class ResponseWriter:
             session["instructions"] if instructions is None else instructions,
             session["tools"] if tools is None else tools,
             self._conversation if self.request.input is None else self.request.input,
+            Room.of(session, self._head["max_output_tokens"]),
             is_default=self.request.is_default and self.request.input is None,
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to fail, since the conversation does not fit into the model."""
+        return self._input.is_over
 
     @property
     def has_audio(self) -> bool:
@@ -270,6 +279,10 @@ class ResponseWriter:
             details = {"type": status, "reason": "max_output_tokens"}
         elif status == "failed":
             status, details = self._failed()
+        if self.is_over:
+            status, details = self._failed()
+            await self._done(status, details, dict(NO_USAGE), now)
+            return
         await self.close_message(is_whole=status == "completed")
         usage = self._meter.usage(self._input, self.items, ended.usage)
         await self._done(status, details, usage, now)
@@ -282,6 +295,13 @@ class ResponseWriter:
         await self._done(status, details, dict(NO_USAGE), now)
 
     def _failed(self) -> tuple[str, dict[str, Any]]:
+        if self.is_over:
+            error: dict[str, Any] = {
+                "type": "invalid_request_error",
+                "code": _TOO_LONG,
+                "message": _TOO_LONG_TEXT,
+            }
+            return "failed", {"type": "failed", "error": error}
         failure = self._failure
         if failure is not None and failure.code is ErrorCode.CONTENT_FILTER:
             return "incomplete", {"type": "incomplete", "reason": "content_filter"}

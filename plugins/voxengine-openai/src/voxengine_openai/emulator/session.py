@@ -203,7 +203,7 @@ class RealtimeSession:
             settings = attrs.evolve(settings, create_response=False)  # The session itself says that it fails.
         self.behaviour.configure(settings)
         self._buffer.use(session["audio"]["input"]["format"], self.behaviour.audio_ms)
-        self._transcripts.configure(session["audio"]["input"]["transcription"])
+        self._transcripts.configure(session["audio"]["input"]["transcription"], session.get("include"))
 
     def settings_of(self, session: Mapping[str, Any]) -> Settings:
         """Return the settings by which the agent works under a session object."""
@@ -373,9 +373,11 @@ class RealtimeSession:
             writer = self._writer(happening.response_id, happening.tag)
             self._writers[happening.response_id] = writer
             await writer.start()
+            if writer.is_over:
+                self.behaviour.cut(None, response_id=happening.response_id)
             return
         found = self._writers.get(getattr(happening, "response_id", ""))
-        if found is None:
+        if found is None or (found.is_over and not isinstance(happening, happenings.ResponseEnded)):
             return
         match happening:
             case happenings.Said(item_id=item_id, delta=delta):
@@ -408,6 +410,8 @@ class RealtimeSession:
         writer = self._writers.get(failed.response_id)
         if writer is not None:
             writer.fail(failed)
+        elif failed.item_id:
+            await self._transcripts.failed(failed)
         elif failed.response_id:
             await self._writer(failed.response_id, None).end_failed(failed, self._now())
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from voxengine_mock.happenings import Heard
+from voxengine_mock.happenings import Failed, Heard
+from voxengine_openai.emulator.errors import error_of
 from voxengine_openai.emulator.items import Item
 from voxengine_openai.emulator.outlet import Outlet
 from voxengine_openai.emulator.usage import Meter
@@ -18,6 +20,7 @@ _LIVE: Final = ("gpt-live-transcribe", "gpt-realtime-whisper")
 _WHOLE: Final = ("whisper-1",)
 """Models that give all of it at once."""
 _ITEMS_KEPT: Final = 64
+_LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 
 
 class Transcripts:
@@ -27,15 +30,24 @@ class Transcripts:
         self._outlet = outlet
         self._meter = meter
         self._model: str | None = None
+        self._has_logprobs = False
         self._items: dict[str, Item] = {}
         """Committed, and without their text."""
-        self._early: dict[str, str] = {}
-        """Texts that are there before their item is."""
+        self._early: dict[str, str | Failed] = {}
+        """Texts and failures that are there before their item is."""
         self._shown: dict[str, str] = {}
 
-    def configure(self, transcription: Mapping[str, Any] | None) -> None:
-        """Transcribe from here on by this setting; None: not at all."""
+    def configure(
+        self, transcription: Mapping[str, Any] | None, include: Collection[str] | None = None
+    ) -> None:
+        """Transcribe from here on by this setting; None: not at all.
+
+        Args:
+            include: What the session wants told besides.
+        """
         self._model = None if transcription is None else str(transcription.get("model") or "gpt-transcribe")
+        # whisper-1 has none: https://platform.openai.com/docs/guides/speech-to-text#logprobs
+        self._has_logprobs = _LOGPROBS in (include or ()) and self._model not in _WHOLE
 
     async def heard(self, heard: Heard) -> None:
         """Take what was understood so far, or all of it."""
@@ -49,15 +61,29 @@ class Transcripts:
         else:
             self._early[heard.item_id] = heard.text
 
+    async def failed(self, failed: Failed) -> None:
+        """There will be no text of an utterance; its item stays as it is."""
+        if self._model is None:
+            return
+        self._shown.pop(failed.item_id, None)
+        if self._items.pop(failed.item_id, None) is None:
+            self._early[failed.item_id] = failed
+            return
+        why = error_of(failed).to_dict()
+        del why["event_id"]
+        await self._outlet.emit(f"{_PREFIX}.failed", item_id=failed.item_id, content_index=0, error=why)
+
     async def committed(self, item: Item) -> None:
         """The item is in the conversation: its text may come."""
         if self._model is None:
             return
-        text = self._early.pop(item.item_id, None)
-        if text is not None or not item.text:
-            await self._complete(item, text or "")
+        early = self._early.pop(item.item_id, None)
+        if not isinstance(early, Failed) and (early is not None or not item.text):
+            await self._complete(item, early or "")
             return
         self._items[item.item_id] = item
+        if isinstance(early, Failed):
+            await self.failed(early)
         while len(self._items) > _ITEMS_KEPT:
             del self._items[next(iter(self._items))]
 
@@ -69,7 +95,8 @@ class Transcripts:
             await self._delta(item_id, text[len(shown) :])
 
     async def _delta(self, item_id: str, delta: str) -> None:
-        await self._outlet.emit(f"{_PREFIX}.delta", item_id=item_id, content_index=0, delta=delta)
+        more = {"logprobs": _logprobs(delta)} if self._has_logprobs else {}
+        await self._outlet.emit(f"{_PREFIX}.delta", item_id=item_id, content_index=0, delta=delta, **more)
 
     async def _complete(self, item: Item, text: str) -> None:
         model = self._model or ""
@@ -98,6 +125,7 @@ class Transcripts:
             item_id=item.item_id,
             content_index=0,
             transcript=text,
+            **({"logprobs": _logprobs(text)} if self._has_logprobs else {}),
             usage=self._meter.transcription(model, text, item.audio_ms),
             **self.details_of(item),
         )
@@ -105,3 +133,16 @@ class Transcripts:
     def details_of(self, item: Item) -> Mapping[str, Any]:
         """Return what a service tells besides about a finished transcript."""
         return {}
+
+
+def _logprobs(text: str) -> list[dict[str, Any]]:
+    """Return one entry for each word with the space before it: the same word is always as likely."""
+    tokens = [f" {word}" if n else word for n, word in enumerate(text.split(" "))] if text else []
+    return [
+        {
+            "token": token,
+            "bytes": list(token.encode(errors="replace")),
+            "logprob": -round(zlib.crc32(token.strip().encode(errors="replace")) % 1000 / 2000, 4),
+        }
+        for token in tokens
+    ]

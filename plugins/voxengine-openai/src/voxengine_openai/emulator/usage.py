@@ -10,12 +10,52 @@ import attrs
 
 from voxengine_mock.script import Tokens
 from voxengine_openai.emulator.items import Item
+from voxengine_openai.models import is_reasoning
 
-__all__ = ["Counted", "Meter"]
+__all__ = ["NO_USAGE", "Counted", "Meter", "Room"]
 
 _KINDS: Final = ("text", "audio", "image")
 _TOKENS_PER_MINUTE: Final = 40_000
 _REQUESTS_PER_MINUTE: Final = 5_000
+
+
+# OpenAI's guide "Managing conversations", read 2026-09: with 4,096 for the output, 28,224 are left for the input.
+_CONTEXT: Final = (32_320, 4_096)
+_LARGE_CONTEXT: Final = (128_000, 32_000)
+"""Tokens of input and output together, and most of them for the output."""
+
+
+@attrs.frozen(kw_only=True)
+class Room:
+    """How much of a conversation a model takes, and what becomes of the rest."""
+
+    n_tokens: int
+    """Instructions and tools included."""
+    n_tokens_of_items: int | None = None
+    """Without them, where the session has a limit of its own."""
+    kept: float = 1.0
+    """When there is too much, items go until so much of the limit is used."""
+    may_drop: bool = True
+
+    @classmethod
+    def of(cls, session: Mapping[str, Any], max_output_tokens: int | str) -> Room:
+        """Return what a session has for the input of a response."""
+        context, most = _LARGE_CONTEXT if is_reasoning(str(session.get("model"))) else _CONTEXT
+        n_tokens = context - (most if max_output_tokens == "inf" else min(most, int(max_output_tokens)))
+        truncation = session.get("truncation")
+        if not isinstance(truncation, Mapping):
+            return cls(n_tokens=n_tokens, may_drop=truncation != "disabled")
+        limits = truncation.get("token_limits") or {}
+        return cls(
+            n_tokens=n_tokens,
+            n_tokens_of_items=limits.get("post_instructions"),
+            kept=truncation["retention_ratio"],
+        )
+
+    def most(self, n_head: int) -> int:
+        """Return how many tokens the items may have beside instructions and tools of so many."""
+        left = max(0, self.n_tokens - n_head)
+        return left if self.n_tokens_of_items is None else min(left, self.n_tokens_of_items)
 
 
 @attrs.define
@@ -24,6 +64,8 @@ class Counted:
 
     total: dict[str, int]
     cached: dict[str, int]
+    is_over: bool = False
+    """Whether it is more than the model takes."""
 
 
 class Meter:
@@ -36,18 +78,35 @@ class Meter:
     def __init__(self, rates: Tokens) -> None:
         self._rates = rates
         self._cached: set[str] = set()
+        self._dropped: set[str] = set()
+        """Items that the model does not see any more; what was dropped stays so."""
         self._used: dict[str, tuple[float, float]] = {"requests": (0.0, 0.0), "tokens": (0.0, 0.0)}
 
     def count_input(
-        self, instructions: str, tools: Iterable[Any], items: Iterable[Item], *, is_default: bool
+        self,
+        instructions: str,
+        tools: Iterable[Any],
+        items: Iterable[Item],
+        room: Room,
+        *,
+        is_default: bool,
     ) -> Counted:
-        """Count what a response reads. Only the default conversation is cached."""
+        """Count what a response reads: the latest items that there is room for.
+
+        Only the default conversation is cached.
+        """
         total = dict.fromkeys(_KINDS, 0)
         cached = dict.fromkeys(_KINDS, 0)
         head = f"{instructions} {json.dumps(list(tools))}"
         n_words = len(instructions.split()) + sum(len(json.dumps(tool).split()) for tool in tools)
-        parts = [(head, {"text": round(n_words * self._rates.per_word)})]
-        parts += [(item.item_id, item.tokens(self._rates)) for item in items]
+        n_head = round(n_words * self._rates.per_word)
+        body = [(item.item_id, item.tokens(self._rates)) for item in items]
+        if is_default:
+            body = [part for part in body if part[0] not in self._dropped]
+        kept, is_over = _fitting(body, room, room.most(n_head))
+        if is_default and len(kept) < len(body):
+            self._dropped.update(key for key, _ in body[: len(body) - len(kept)])
+        parts = [(head, {"text": n_head}), *kept]
         for key, tokens in parts:
             for kind, n in tokens.items():
                 total[kind] += n
@@ -55,7 +114,7 @@ class Meter:
                     cached[kind] += n
         if is_default:
             self._cached.update(key for key, _ in parts)
-        return Counted(total, cached)
+        return Counted(total, cached, is_over)
 
     def usage(self, counted: Counted, output: Iterable[Item], given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the usage of a response; where the script gives totals, they win."""
@@ -112,6 +171,20 @@ class Meter:
             }
             out.append({"name": name, **left})
         return out
+
+
+_Part = tuple[str, dict[str, int]]
+
+
+def _fitting(body: list[_Part], room: Room, most: int) -> tuple[list[_Part], bool]:
+    """Return the last items that fit, at least one, and whether even so there are too many tokens."""
+    sizes = [sum(tokens.values()) for _, tokens in body]
+    total, start = sum(sizes), 0
+    if total > most and room.may_drop:
+        while start < len(body) - 1 and total > most * room.kept:
+            total -= sizes[start]
+            start += 1
+    return body[start:], total > most
 
 
 def _details(tokens: Mapping[str, int]) -> dict[str, int]:
