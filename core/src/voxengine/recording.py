@@ -23,14 +23,14 @@ too. The recorder stands in front of one engine's parts; an engine that is not r
 ``chance``     a random number was drawn: ``value``
 ``formats``    what the application sends and gets: ``input``, ``output``
 ``opened``     the engine opens a session: ``config``
-``step``       the engine began to silence itself for good, which shows in no event
+``step``       the engine came so far with something that shows in no event: ``what``
 ``event``      the engine emitted an event: ``type``, ``provider``, ``epoch``, ``data``
 ``gap``        lines were dropped: ``n_lines``
 ``end``        the recording ended in order
 =============  ======================================================================================
 
-``i`` counts the turns of the event loop in which something was written. ``in`` is true where a line came up within
-the one before: a handler that called the engine, a clock that told of a beginning.
+``i`` counts the steps of the event loop (what ran without a pause) and ``l`` its turns. ``in`` is true where a line
+came up within the one before: a handler that called the engine, a clock that told of a beginning.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ import inspect
 import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import voxengine
-from voxengine._config_json import all_secrets, config_to_json, format_to_json
+from voxengine._config_json import all_secrets, format_to_json
 from voxengine.audio.playback import ExternalClock
 from voxengine.config import VoiceEngineConfig
-from voxengine.errors import AudioDeviceError
 from voxengine.events import EventType, LazyAudio
 from voxengine.providers.base import BaseProvider
+from voxengine.recording_clock import watched_clock
 from voxengine.recording_file import RecordingWriter
+from voxengine.recording_pace import Pace
 from voxengine.recording_provider import RecordingRegistry
+from voxengine.recording_shown import is_outside, show_arguments, show_config, show_event
 from voxengine.recording_values import Plain
 from voxengine.scrubbing import environment_secrets
 from voxengine.threads import in_thread
@@ -62,7 +63,7 @@ from voxengine.threads import in_thread
 if TYPE_CHECKING:
     from voxengine.keeping import Keeping
 
-__all__ = ["CALLS", "HISTORY_CALLS", "OUTSIDE", "Recorder", "Recording", "begin_recording", "put_before"]
+__all__ = ["CALLS", "HISTORY_CALLS", "STEPS", "Recorder", "Recording", "begin_recording", "put_before"]
 
 CALLS: Final = (
     "connect",
@@ -80,11 +81,14 @@ CALLS: Final = (
 )
 """Methods of the engine that are recorded. Audio is recorded where it is accepted."""
 HISTORY_CALLS: Final = ("append", "edit", "delete")
-OUTSIDE: Final = frozenset(
-    {EventType.AUDIO_INPUT_STARTED, EventType.AUDIO_INPUT_STOPPED, EventType.AUDIO_INPUT_DROPPED}
-)
-"""Events about devices, which a replay has none of."""
-_OUTSIDE_WARNINGS: Final = ("no_loudspeaker", "device_returned")
+STEPS: Final[dict[str, tuple[Callable[[Any], Any], bool]]] = {
+    "_close": (lambda engine: engine, False),
+    "take_over": (lambda engine: engine._continuity, False),
+    "_attempt": (lambda engine: engine._recovery, False),
+    "_flush_input": (lambda engine: engine._turns, True),
+}
+"""Coroutine methods whose beginning (or end, where that is True) is noted: where they stand decides what becomes of
+what comes in at the same time. Each with where it is found."""
 
 
 class Recording:
@@ -155,61 +159,6 @@ def put_before(owner: Any, name: str, make: Callable[[Callable[..., Any]], Calla
     vars(owner)[name] = make(getattr(owner, name))
 
 
-def watched_clock(cls: type[Any], recorder: Recorder) -> type[Any]:
-    """Return a playback clock's class whose answers are written down."""
-
-    class Watched(cls):  # type: ignore[misc]
-        def played_ms(self, item: str) -> int:
-            with recorder.in_clock():
-                value: int = super().played_ms(item)
-            recorder.write("heard", of="played_ms", item=item, value=value)
-            return value
-
-        def open_items(self) -> list[str]:
-            with recorder.in_clock():
-                value: list[str] = super().open_items()
-            recorder.write("heard", of="open_items", item=None, value=list(value))
-            return value
-
-        def pause(self) -> None:
-            with recorder.in_clock():
-                super().pause()
-
-        def resume(self) -> None:
-            with recorder.in_clock():
-                super().resume()
-
-        def total_played_ms(self) -> int:
-            with recorder.in_clock():
-                value: int = super().total_played_ms()
-            recorder.write("heard", of="total_played_ms", item=None, value=value)
-            return value
-
-        @property
-        def name(self) -> str:
-            value: str = super().name
-            recorder.write("heard", of="name", item=None, value=value)
-            return value
-
-        @property
-        def current(self) -> str | None:
-            with recorder.in_clock():
-                value: str | None = super().current
-            recorder.write("heard", of="current", item=None, value=value)
-            return value
-
-        def finish(self, item: str) -> None:
-            with recorder.in_clock():
-                super().finish(item)
-
-        def flush(self) -> None:
-            with recorder.in_clock():
-                super().flush()
-
-    Watched.__name__, Watched.__qualname__ = cls.__name__, cls.__qualname__
-    return Watched
-
-
 class Recorder:
     """Stands in front of the parts of an engine and writes down what passes. Loop thread only."""
 
@@ -226,8 +175,7 @@ class Recorder:
         """Tasks that are in a recorded call."""
         self._n_sessions = 0
         self._session_ids: dict[int, str | None] = {}
-        self._iteration = 0
-        self._is_marked = False
+        self._pace = Pace()
         self._clock_depth = 0
         self.is_saying = False
         """Whether an event of a provider is being taken."""
@@ -245,14 +193,10 @@ class Recorder:
             if self._started_at is None:
                 self._started_at = now
             now -= self._started_at
-            if not self._is_marked and self._engine._thread_id == threading.get_ident():
-                self._is_marked = True
-                loop.call_soon(self._next_iteration)
-        self.writer.put({"k": kind, "t": round(now, 6), "i": self._iteration, **fields}, n_bytes)
-
-    def _next_iteration(self) -> None:
-        self._iteration += 1
-        self._is_marked = False
+            if self._engine._thread_id in (None, threading.get_ident()):
+                self._pace.note(loop)
+        line = {"k": kind, "t": round(now, 6), "i": self._pace.step, "l": self._pace.turn, **fields}
+        self.writer.put(line, n_bytes)
 
     def failed(self, error: OSError) -> None:
         """Learn, in the writer's thread, that the file cannot be written."""
@@ -270,6 +214,7 @@ class Recorder:
         if not self.is_closed:
             self.write("end")
             self.is_closed = True
+            self._pace.stop()
         self.writer.close()
 
     # -- in front of the engine -------------------------------------------------------------------
@@ -306,7 +251,8 @@ class Recorder:
         if conversation.user.journal is not None:  # The conversation goes on from a snapshot.
             self._watch_journal()
             self._watch_clock()
-        put_before(conversation, "hang_up", self._hung_up)
+        for name, (find, is_after) in STEPS.items():
+            put_before(find(engine), name, functools.partial(self._stepped, name, is_after=is_after))
         put_before(engine._turns, "one_turn", self._one_turn)
         put_before(engine._continuity, "open", self._opened)
         put_before(engine._recovery.failover.jitter, "random", self._drawn)
@@ -464,12 +410,16 @@ class Recorder:
 
         return opened
 
-    def _hung_up(self, hang_up: Callable[[], None]) -> Callable[[], None]:
-        def hung_up() -> None:
-            self.write("step", what="hang_up")
-            hang_up()
+    def _stepped(self, name: str, call: Callable[..., Any], *, is_after: bool) -> Callable[..., Any]:
+        async def stepped(*args: Any, **kwargs: Any) -> Any:
+            if not is_after:
+                self.write("step", what=name)
+            result = await call(*args, **kwargs)
+            if is_after:
+                self.write("step", what=name)
+            return result
 
-        return hung_up
+        return stepped
 
     def _one_turn(self, one_turn: Callable[[], Any]) -> Callable[[], Any]:
         @contextlib.contextmanager
@@ -566,58 +516,3 @@ class Recorder:
         """Note a message of a provider's connection."""
         fields = {"data": message} if self.keeps_wire else {"n_bytes": len(message)}
         self.write("wire", len(message), session=session, direction=direction, **fields)
-
-
-def is_outside(event_type: EventType, data: Mapping[str, Any]) -> bool:
-    """Return whether an event is about a microphone or a loudspeaker."""
-    if event_type is EventType.WARNING:
-        return data.get("code") in _OUTSIDE_WARNINGS
-    return event_type in OUTSIDE or isinstance(data.get("error"), AudioDeviceError)
-
-
-def show_config(plain: Plain, config: VoiceEngineConfig) -> dict[str, Any]:
-    """Return a configuration in plain form; without words, what metadata says stays out too."""
-
-    def bare(value: dict[str, Any]) -> dict[str, Any]:
-        out = {name: held for name, held in value.items() if name != "metadata"}
-        if "fallbacks" in out:
-            out["fallbacks"] = [bare(held) for held in out["fallbacks"]]
-        return out
-
-    value = config_to_json(config)
-    shown: dict[str, Any] = plain.value(value if plain.transcripts else bare(value))
-    return shown
-
-
-def show_event(
-    plain: Plain, event_type: EventType, data: Mapping[str, Any], *, keeps_audio: bool = False
-) -> dict[str, Any]:
-    """Return an event's data in plain form; the audio of one that was emitted by its length and sum."""
-    out: dict[str, Any] = {}
-    for name, value in data.items():
-        if name == "audio_data" and not keeps_audio:
-            out[name] = _sum(plain, value)
-        elif name == "value" and event_type is EventType.SPEECH_MARK and data.get("kind") != "word":
-            out[name] = str(value)
-        else:
-            is_said = (
-                event_type is EventType.FUNCTION_CALL_FAILED and name == "error" and not plain.transcripts
-            )
-            out[name] = plain.value(value, name, is_said=is_said)
-    return out
-
-
-def show_arguments(plain: Plain, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of the contract in plain form; audio by its length and sum."""
-    return {
-        name: _sum(plain, value) if name == "audio_data" else plain.value(value, name)
-        for name, value in args.items()
-    }
-
-
-def _sum(plain: Plain, audio: Any) -> dict[str, Any]:
-    try:
-        pcm = audio.pcm() if isinstance(audio, LazyAudio) else bytes(audio)
-    except Exception:
-        return {"n_bytes": 0}
-    return {"n_bytes": len(pcm), "crc": zlib.crc32(pcm)} if plain.audio else {"n_bytes": len(pcm)}

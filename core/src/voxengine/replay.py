@@ -129,7 +129,7 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
 
     if debt.is_by_hand:
         await sender.send_up_to(end)
-    elif complete_to is not None and not conversation.user.is_speaking:
+    elif complete_to is not None and not conversation.user.speaks_on:
         # The silence in which the turn ended may not have been the user's, or not have come yet.
         await sender.inject_silence(endpointing_silence_ms(session))
 

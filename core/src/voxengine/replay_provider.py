@@ -18,8 +18,8 @@ from voxengine.events import EventType
 from voxengine.history import Heard, Item
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.contract import CONTRACT
-from voxengine.recording import show_arguments
 from voxengine.recording_file import Tape, read_recording
+from voxengine.recording_shown import show_arguments
 from voxengine.recording_values import Plain, capabilities_from_json, from_plain, json_default
 from voxengine.threads import in_thread
 

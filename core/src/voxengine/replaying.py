@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 import os
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,25 +19,25 @@ import attrs
 from voxengine import replaying_parts as parts
 from voxengine._config_json import config_from_json
 from voxengine.audio.playback import ExternalClock
-from voxengine.config import VoiceEngineConfig
 from voxengine.engine import VoiceEngine
 from voxengine.errors import ConfigError, ProviderNotFound
 from voxengine.events import EventType
 from voxengine.inputs import encoded
-from voxengine.recording import OUTSIDE, put_before, show_arguments, show_event
+from voxengine.recording import STEPS, put_before
 from voxengine.recording_file import Tape, read_recording
+from voxengine.recording_shown import OUTSIDE, show_arguments, show_event
 from voxengine.recording_values import Plain, from_plain
 from voxengine.replaying_parts import DrivenRegistry, Replay, ReplayLoop, TapeClock
+from voxengine.replaying_score import Score, is_compared
 
 __all__ = ["Replay", "ReplayLoop", "Replayer", "replay"]
 
-_INPUTS: Final = frozenset({"call", "input", "reply", "said", "lost", "told", "tool", "played", "one_turn"})
-_OUTPUTS: Final = frozenset({"event", "ask", "session", "return", "step"})
 _LATE_S: Final = 1.0
 """How much later than recorded something may come before it counts as missing."""
 _END_S: Final = 15.0
 _APART_S: Final = 0.001
 """Between two lines so far apart everything came to rest."""
+_APART_TURNS: Final = 6
 _MOST_DIFFERENCES: Final = 20
 
 
@@ -58,70 +57,33 @@ class Replayer:
     """Runs one recording.
 
     Raises:
-        ConfigError: The recording has gaps.
+        ConfigError: The recording has gaps, or lines of it are damaged.
     """
 
     def __init__(self, tape: Tape) -> None:
-        if tape.n_missing:
-            raise ConfigError(
-                f"{tape.path.name!r} cannot be run again: {tape.n_missing} lines were dropped because the disk was too "
-                "slow. `voxengine inspect` shows what is there."
-            )
         self.tape = tape
         self.plain = Plain(audio=tape.has_audio, transcripts=tape.has_transcripts)
         self.is_over = False
-        self._lines = tape.lines
-        self._inputs = [
-            index
-            for index, line in enumerate(self._lines)
-            if line["k"] in _INPUTS or (line["k"] == "return" and line.get("is_cancelled"))
-        ]
+        self._score = Score(tape)
         self._position = 0
-        self._n_before: list[int] = []
-        """How many outputs come before each line."""
-        n_outputs = 0
-        for line in self._lines:
-            self._n_before.append(n_outputs)
-            n_outputs += self._is_output(line)
-        self._n_all = n_outputs
         self._n_outputs = 0
         self._waiter: tuple[int, asyncio.Future[bool]] | None = None
         self._is_out_of_step = False
+        self._latest: Mapping[str, Any] = {"t": 0.0}
+        """The line that was applied last."""
+        self._turn = 0
+        """The turn of the recorded loop that has been reached."""
         self._differences: list[str] = []
         self._events: list[dict[str, Any]] = []
-        self._expected = [line for line in self._lines if line["k"] == "event" and parts.is_compared(line)]
-        self._asks: dict[tuple[int, str], deque[int]] = {}
-        self._replies: dict[int, int] = {}
-        self._returns: dict[int, int] = {}
-        self._answers: dict[tuple[str, str | None], deque[int]] = {}
         self._known: dict[tuple[str, str | None], Any] = {}
-        self._chances = deque(line["value"] for line in tape.of("chance"))
-        self._filtered = deque(line["audio"] for line in tape.of("filtered"))
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._early: dict[int, dict[str, Any]] = {}
         self._tools: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[int, asyncio.Task[Any]] = {}
-        self._index_lines()
+        self._progress: asyncio.Future[None] | None = None
         self._one_turn = contextlib.ExitStack()
         self._registry = DrivenRegistry(self)
         self._engine: Any = None
-
-    def _index_lines(self) -> None:
-        for index, line in enumerate(self._lines):
-            if line["k"] == "ask":
-                self._asks.setdefault((line["session"], line["hook"]), deque()).append(index)
-            elif line["k"] == "reply":
-                self._replies[line["n"]] = index
-            elif line["k"] == "return":
-                self._returns[line["n"]] = index
-            elif line["k"] == "heard":
-                self._answers.setdefault((line["of"], line["item"]), deque()).append(index)
-
-    @staticmethod
-    def _is_output(line: Mapping[str, Any]) -> bool:
-        if line["k"] not in _OUTPUTS or line.get("is_cancelled"):
-            return False
-        return line["k"] != "event" or parts.is_compared(line)
 
     # -- the run ----------------------------------------------------------------------------------
 
@@ -131,47 +93,70 @@ class Replayer:
         self._install(engine)
         try:
             await self._go_through()
-            await self._wait_for(self._n_all, self._time(len(self._lines) - 1) + _END_S, "at the end")
+            end = self._score.time(-1)
+            await self._wait_for(self._score.n_all, end + _END_S, "at the end")
             n_events = len(self._events)
         finally:
             await self._shut(engine)
-        if not self._was_ended():
+        if not self._score.was_ended:
             del self._events[n_events:]  # The recording ends in the middle, and so does what is compared.
-        self._compare()
+        self._differences += parts.first_difference(self._score, self._events)
         return Replay(self.tape, tuple(self._events), tuple(self._differences[:_MOST_DIFFERENCES]))
 
-    def _was_ended(self) -> bool:
-        """Whether the conversation ended within the recording."""
-        ends = {line["n"] for line in self.tape.of("call") if line["method"] == "disconnect"}
-        return any(n in self._returns for n in ends)
-
     async def _go_through(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._position < len(self._inputs):
-            index = self._inputs[self._position]
-            line = self._lines[index]
-            at = self._time(index)
-            await self._wait_for(self._n_before[index], at + _LATE_S, f"before {at:.3f} s")
-            if self._position >= len(self._inputs) or self._inputs[self._position] != index:
-                continue  # It came up within something else meanwhile.
-            if isinstance(loop, ReplayLoop):
-                loop.jump(at)
-            self._position += 1
-            self._apply(line)
-            await self._settle(line)
+        while self._position < len(self._score.inputs):
+            index = self._score.inputs[self._position]
+            at = self._score.time(index)
+            await self._wait_for(self._score.n_before[index], at + _LATE_S, f"before {at:.3f} s")
+            if self._is_next(index):
+                self._put_in(index)
+                await self._settle()
 
-    async def _settle(self, line: Mapping[str, Any]) -> None:
+    def _is_next(self, index: int) -> bool:
+        """Whether a line is still the next one; it may have come up within something else meanwhile."""
+        return self._position < len(self._score.inputs) and self._score.inputs[self._position] == index
+
+    def _put_in(self, index: int) -> None:
+        """Apply the next line at its time."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, ReplayLoop):
+            loop.jump(self._score.time(index))
+        self._apply(self._take_next())
+
+    def _take_next(self) -> Mapping[str, Any]:
+        """Go on to the next line, and return it."""
+        index = self._score.inputs[self._position]
+        self._position += 1
+        line = self._latest = self._score.lines[index]
+        self._turn = line["l"]
+        self._hurry()
+        if self._progress is not None and not self._progress.done():
+            self._progress.set_result(None)
+        return line
+
+    def _hurry(self) -> None:
+        """Have the line that follows applied before what this one causes, where it came before that."""
+        if self._position < len(self._score.inputs):
+            index = self._score.inputs[self._position]
+            if self._score.lines[index]["l"] == self._turn + 1 and self._score.is_early(index):
+                asyncio.get_running_loop().call_soon(self._put_in_early, index)
+
+    def _put_in_early(self, index: int) -> None:
+        if self._is_next(index) and self._n_outputs >= self._score.n_before[index]:
+            self._put_in(index)
+
+    async def _settle(self) -> None:
         """Let follow what followed before the next line."""
-        if line["k"] == "call":
-            await asyncio.sleep(0)  # It begins.
-        if self._position >= len(self._inputs):
-            return
-        following = self._lines[self._inputs[self._position]]
-        if following["t"] - line["t"] > _APART_S:
-            await asyncio.sleep(1e-7)
-            return
-        for _ in range(min(following["i"] - line["i"], 10)):
+        while self._position < len(self._score.inputs):
+            following = self._score.lines[self._score.inputs[self._position]]
+            is_apart = following["t"] - self._latest["t"] > _APART_S
+            if is_apart or following["l"] - self._turn > _APART_TURNS:
+                await asyncio.sleep(1e-7)
+                return
+            if following["l"] <= self._turn:
+                return
             await asyncio.sleep(0)
+            self._turn += 1
 
     async def _wait_for(self, n_outputs: int, limit: float, when: str) -> None:
         """Let time pass until so much came out of the engine as the recording has by then."""
@@ -193,24 +178,28 @@ class Replayer:
             self.differs(f"{missing} of the events and calls that the recording has {when} did not come.")
 
     async def _shut(self, engine: Any) -> None:
-        ending = [task for n, task in self._calls.items() if n in self._returns]
+        ending = [task for n, task in self._calls.items() if n in self._score.returns]
         if ending:
             await asyncio.wait(ending, timeout=_END_S)
         self.is_over = True
+        if self._progress is not None and not self._progress.done():
+            self._progress.set_result(None)
         for waiting in (*self._pending.values(), *self._tools.values(), *self._calls.values()):
             waiting.cancel()
         await engine.disconnect()
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=_END_S)
 
-    def _time(self, index: int) -> float:
-        return float(self._lines[index]["t"]) if self._lines else 0.0
-
     # -- the engine -------------------------------------------------------------------------------
 
     def _make_engine(self) -> VoiceEngine:
         header = self.tape.header
-        config = config_from_json(header["config"])
+        try:
+            config = config_from_json(header["config"])
+        except (KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"The first line of the recording {self.tape.path.name!r} is damaged."
+            ) from None
         config = attrs.evolve(
             config,
             playback="external" if config.playback == "external" else "null",
@@ -236,23 +225,44 @@ class Replayer:
             if not is_new:
                 return
             conversation = self._engine._conversation
-            put_before(conversation, "hang_up", self._hung_up)
+            for name, (find, is_after) in STEPS.items():
+                put_before(
+                    find(self._engine), name, functools.partial(self._stepped, name, is_after=is_after)
+                )
             put_before(conversation.agent, "open_clock", self._clock_opened)
             if conversation.clock is not None:
                 self._put_clock()
-            put_before(self._engine._recovery.failover.jitter, "random", lambda _: self._chance)
+            put_before(self._engine._recovery.failover.jitter, "random", lambda _: self._score.draw)
             if self.tape.header.get("filters_output"):
                 conversation.agent.is_filtered = True
-                put_before(self._engine._taps, "filter_output", lambda _: self._filter)
+                put_before(self._engine._taps, "filter_output", lambda _: self._score.filtered)
 
         return began
 
-    def _hung_up(self, hang_up: Callable[[], None]) -> Callable[[], None]:
-        def hung_up() -> None:
-            self.came_out()
-            hang_up()
+    def _stepped(self, name: str, call: Callable[..., Any], *, is_after: bool) -> Callable[..., Any]:
+        async def stepped(*args: Any, **kwargs: Any) -> Any:
+            if not is_after:
+                await self._hold(name)
+            result = await call(*args, **kwargs)
+            if is_after:
+                await self._hold(name)
+            return result
 
-        return hung_up
+        return stepped
+
+    async def _hold(self, name: str) -> None:
+        """Wait where the engine is ahead of the recording."""
+        waiting = self._score.steps.get(name)
+        if not waiting or self.is_over:
+            return
+        index = waiting.popleft()
+        while (
+            self._position < len(self._score.inputs)
+            and self._score.inputs[self._position] < index
+            and not self.is_over
+        ):
+            await self._next_input()
+        self.came_out()
 
     def _clock_opened(self, open_clock: Callable[..., Any]) -> Callable[..., Any]:
         def opened(*args: Any) -> None:
@@ -265,13 +275,6 @@ class Replayer:
         agent = self._engine._conversation.agent
         if not isinstance(agent.clock, ExternalClock):
             agent.clock = TapeClock(self)
-
-    def _chance(self) -> float:
-        return float(self._chances.popleft()) if self._chances else 0.5
-
-    def _filter(self, chunk: bytes) -> bytes | None:
-        kept: bytes | None = from_plain(self._filtered.popleft()) if self._filtered else chunk
-        return kept
 
     # -- what comes out ---------------------------------------------------------------------------
 
@@ -286,7 +289,7 @@ class Replayer:
                     "epoch": epoch,
                     "data": show_event(self.plain, event_type, data),
                 }
-                if parts.is_compared(line):
+                if is_compared(line):
                     self._events.append(line)
                     self.came_out()
             post(raw)
@@ -307,35 +310,24 @@ class Replayer:
         """Note what is not as recorded."""
         self._differences.append(sentence)
 
-    def _compare(self) -> None:
-        for number, (expected, found) in enumerate(zip(self._expected, self._events, strict=False)):
-            wanted, got = parts.comparable(expected, self.tape), parts.comparable(found, self.tape)
-            if wanted != got:
-                what = ", ".join(parts.fields_that_differ(wanted, got))
-                self.differs(
-                    f"Event {number + 1} ({expected['type']} at {expected['t']:.3f} s) was {found['type']}; {what} "
-                    "differ. Later differences follow from it."
-                )
-                return
-        n_more = len(self._events) - len(self._expected)
-        if n_more < 0 or (n_more and self._was_ended()):
-            self.differs(
-                f"The recording has {len(self._expected)} events, and there were {len(self._events)}."
-            )
-
     # -- what goes in -----------------------------------------------------------------------------
 
     def _apply_inner(self, is_meant: Callable[[Mapping[str, Any]], bool]) -> None:
         """Apply the next lines where they came up within what the engine does at this moment."""
-        while self._position < len(self._inputs):
-            index = self._inputs[self._position]
-            line = self._lines[index]
-            if not is_meant(line) or self._n_outputs < self._n_before[index]:
+        while self._position < len(self._score.inputs):
+            index = self._score.inputs[self._position]
+            line = self._score.lines[index]
+            if not is_meant(line) or self._n_outputs < self._score.n_before[index]:
                 return
-            self._position += 1
-            self._apply(line)
+            self._apply(self._take_next())
 
     def _apply(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._put(line)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.differs(f"The line {line['k']!r} at {line['t']:.3f} s is damaged ({type(error).__name__}).")
+
+    def _put(self, line: Mapping[str, Any]) -> None:
         kind = line["k"]
         if kind == "call":
             self._call(line)
@@ -378,7 +370,7 @@ class Replayer:
         call, is_async = self._bound(line)
         if is_async or not line.get("in"):
             work = self._run_calls(line["n"], call, is_async=is_async)
-            self._calls[line["n"]] = asyncio.get_running_loop().create_task(work)
+            self._calls[line["n"]] = parts.start_now(work)
         else:
             self._call_now(line["n"], call)
 
@@ -387,7 +379,7 @@ class Replayer:
         method = getattr(self._engine.history if owner else self._engine, name)
         values = {name: from_plain(value) for name, value in line["args"].items()}
         if name == "switch_provider":
-            values["config"] = self._target(line) or values.get("config")
+            values["config"] = self._score.target(line) or values.get("config")
         bound = inspect.signature(method).bind_partial()
         bound.arguments.update(values)
         return functools.partial(method, *bound.args, **bound.kwargs), inspect.iscoroutinefunction(method)
@@ -405,29 +397,28 @@ class Replayer:
             following = self._following_call(n)
             if following is None:
                 return
-            self._position += 1
+            self._take_next()
             n = following["n"]
             call, is_async = self._bound(following)
 
     def _following_call(self, n: int) -> Mapping[str, Any] | None:
         """Return the call that the application made next without waiting; audio before it is accepted."""
-        if n not in self._returns:
+        if n not in self._score.returns:
             return None
-        returned_at = self._returns[n]
-        while self._position < len(self._inputs):
-            index = self._inputs[self._position]
-            line = self._lines[index]
-            is_at_once = line["i"] == self._lines[returned_at]["i"] and returned_at < index
+        returned_at = self._score.returns[n]
+        while self._position < len(self._score.inputs):
+            index = self._score.inputs[self._position]
+            line = self._score.lines[index]
+            is_at_once = line["i"] == self._score.lines[returned_at]["i"] and returned_at < index
             if (
                 not is_at_once
                 or line["k"] not in ("call", "input")
-                or self._n_outputs < self._n_before[index]
+                or self._n_outputs < self._score.n_before[index]
             ):
                 return None
             if line["k"] == "call":
                 return line
-            self._position += 1
-            self._apply(line)
+            self._apply(self._take_next())
         return None
 
     def _call_now(self, n: int, call: Callable[[], Any]) -> None:
@@ -438,18 +429,8 @@ class Replayer:
         self.came_out()
 
     def _check_failure(self, n: int, error: Exception) -> None:
-        if n not in self._returns or "error" not in self._lines[self._returns[n]]:
+        if n not in self._score.returns or "error" not in self._score.lines[self._score.returns[n]]:
             self.differs(f"A call that had worked raised {type(error).__name__}.")
-
-    def _target(self, line: Mapping[str, Any]) -> VoiceEngineConfig | None:
-        """Return the configuration that a switch resolved to: profiles and environment are not what they were."""
-        start = self._lines.index(line)
-        for later in self._lines[start:]:
-            if later["k"] == "return" and later["n"] == line["n"]:
-                break
-            if later["k"] == "opened":
-                return config_from_json(later["config"])
-        return None
 
     def _accept(self, audio: bytes) -> None:
         journal = self._engine._conversation.user.journal
@@ -478,18 +459,17 @@ class Replayer:
         """Take a call of the contract and return, or raise, what the recording has."""
         index = self._take_ask(session, hook, args)
         if index is None:
-            return None
-        ask = self._lines[index]
-        reply_at = self._replies.get(ask["n"])
+            return await self._unknown(session, hook)
+        ask = self._score.lines[index]
+        reply_at = self._score.replies.get(ask["n"])
         if reply_at is None:
             return await asyncio.get_running_loop().create_future()
-        reply = self._lines[reply_at]
-        if reply["i"] == ask["i"] and self._is_next(index, reply_at):
-            while self._inputs[self._position] < reply_at:  # What it said before it returned.
-                self._position += 1
-                self._apply(self._lines[self._inputs[self._position - 1]])
-            if self._inputs[self._position] == reply_at:
-                self._position += 1
+        reply = self._score.lines[reply_at]
+        if reply["i"] == ask["i"] and self._is_within(index, reply_at):
+            while self._score.inputs[self._position] < reply_at:  # What it said before it returned.
+                self._apply(self._take_next())
+            if self._score.inputs[self._position] == reply_at:
+                self._take_next()
             return self._outcome(session, reply)
         held = self._early.pop(ask["n"], None)
         if held is None:
@@ -497,31 +477,41 @@ class Replayer:
             held = await future
         return self._outcome(session, held)
 
-    def _is_next(self, ask_at: int, reply_at: int) -> bool:
-        if self._position >= len(self._inputs):
+    async def _unknown(self, session: int, hook: str) -> None:
+        """Wait for what ended the session before it was called there, if that is what the recording has."""
+        while self._position < len(self._score.inputs) and not self.is_over:
+            await self._next_input()
+        if not self.is_over:
+            self.differs(f"The engine called {hook}() of session {session}, which the recording has not.")
+
+    async def _next_input(self) -> None:
+        if self._progress is None or self._progress.done():
+            self._progress = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._progress)
+
+    def _is_within(self, ask_at: int, reply_at: int) -> bool:
+        """Whether the next line lies between a call and its return."""
+        if self._position >= len(self._score.inputs):
             return False
-        return ask_at < self._inputs[self._position] <= reply_at
+        return ask_at < self._score.inputs[self._position] <= reply_at
 
     def asked_quickly(self, session: int, hook: str, args: Mapping[str, Any]) -> bool:
         """Take a call that may not wait; False where it was made the long way."""
-        waiting = self._asks.get((session, hook))
-        if self.is_over or not waiting or not self._lines[waiting[0]].get("quick"):
+        waiting = self._score.asks.get((session, hook))
+        if self.is_over or not waiting or not self._score.lines[waiting[0]].get("quick"):
             return False
         self._take_ask(session, hook, args)
         return True
 
     def _take_ask(self, session: int, hook: str, args: Mapping[str, Any]) -> int | None:
-        if self.is_over:
+        waiting = self._score.asks.get((session, hook))
+        if self.is_over or not waiting:
             return None
         self.came_out()
-        waiting = self._asks.get((session, hook))
-        if not waiting:
-            self.differs(f"The engine called {hook}() of session {session}, which the recording has not.")
-            return None
         index = waiting.popleft()
         shown = show_arguments(self.plain, args)
-        if not parts.is_same_json(shown, self._lines[index]["args"]):
-            self.differs(f"{hook}() at {self._time(index):.3f} s was called with other arguments.")
+        if not parts.is_same_json(shown, self._score.lines[index]["args"]):
+            self.differs(f"{hook}() at {self._score.time(index):.3f} s was called with other arguments.")
         return index
 
     def _reply(self, line: Mapping[str, Any]) -> None:
@@ -561,25 +551,29 @@ class Replayer:
     def heard(self, of: str, item: str | None, default: Any) -> Any:
         """Return what the playback clock answered at this point."""
         key = (of, item)
-        waiting = self._answers.get(key)
-        start = self._inputs[self._position - 1] if self._position else -1
+        waiting = self._score.answers.get(key)
+        start = self._score.inputs[self._position - 1] if self._position else -1
         while waiting and waiting[0] < start:
-            self._known[key] = self._lines[waiting.popleft()]["value"]
+            self._known[key] = self._score.lines[waiting.popleft()]["value"]
         if waiting and self._is_told_first(waiting[0]):
             self.played_meanwhile()
-        end = self._inputs[self._position] if self._position < len(self._inputs) else len(self._lines)
+        end = (
+            self._score.inputs[self._position]
+            if self._position < len(self._score.inputs)
+            else len(self._score.lines)
+        )
         if waiting and waiting[0] < end:
-            self._known[key] = self._lines[waiting.popleft()]["value"]
+            self._known[key] = self._score.lines[waiting.popleft()]["value"]
         elif waiting and key not in self._known:
-            return self._lines[waiting[0]]["value"]
+            return self._score.lines[waiting[0]]["value"]
         return self._known.get(key, default)
 
     def _is_told_first(self, answer_at: int) -> bool:
         """Whether the clock told of a beginning or an end while it found the answer."""
-        if self._position >= len(self._inputs):
+        if self._position >= len(self._score.inputs):
             return False
-        index = self._inputs[self._position]
-        line = self._lines[index]
+        index = self._score.inputs[self._position]
+        line = self._score.lines[index]
         return index < answer_at and line["k"] == "played" and bool(line.get("in"))
 
     def played_meanwhile(self, item: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
@@ -17,6 +17,7 @@ from voxengine.providers.contract import CONTRACT
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.recording_file import Tape
 from voxengine.recording_values import WORDS, capabilities_from_json, from_plain, json_default
+from voxengine.replaying_score import Score
 from voxengine.testing.clock import VirtualTimeLoop
 from voxengine.tools import Tool
 
@@ -32,10 +33,10 @@ __all__ = [
     "add_tools",
     "as_json",
     "comparable",
-    "fields_that_differ",
+    "first_difference",
     "give_up",
-    "is_compared",
     "is_same_json",
+    "start_now",
 ]
 
 _MEASURED: Final = frozenset({"latency_ms", "duration_s", "gap_ms"})
@@ -46,16 +47,6 @@ _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 def as_json(value: Any) -> Any:
     """Return a value as it comes back out of a file."""
     return json.loads(json.dumps(value, default=json_default))
-
-
-def is_compared(line: Mapping[str, Any]) -> bool:
-    """Return whether an event follows from what is recorded: not what a device, a handler or a tap caused."""
-    if line.get("outside"):
-        return False
-    data = line["data"]
-    return not (
-        "handler" in data or "tap" in data or data.get("code") in ("slow_handler", "recording_failed")
-    )
 
 
 def comparable(line: Mapping[str, Any], tape: Tape) -> dict[str, Any]:
@@ -297,7 +288,7 @@ class ReplayLoop(VirtualTimeLoop):
             self._advance(when - self.time())
 
 
-def fields_that_differ(wanted: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[str]:
+def _fields_that_differ(wanted: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[str]:
     for name in ("provider", "epoch"):
         if wanted[name] != got[name]:
             yield name
@@ -315,3 +306,35 @@ def give_up(future: asyncio.Future[bool]) -> None:
 
 def is_same_json(shown: Any, recorded: Any) -> bool:
     return bool(as_json(shown) == recorded)
+
+
+def first_difference(score: Score, events: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence about the first event that is not as recorded; nothing where all are."""
+    for number, (expected, found) in enumerate(zip(score.expected, events, strict=False)):
+        wanted, got = comparable(expected, score.tape), comparable(found, score.tape)
+        if wanted != got:
+            what = ", ".join(_fields_that_differ(wanted, got))
+            return [
+                f"Event {number + 1} ({expected['type']} at {expected['t']:.3f} s) was {found['type']}; {what} "
+                "differ. Later differences follow from it."
+            ]
+    n_more = len(events) - len(score.expected)
+    if n_more < 0 or (n_more and score.was_ended):
+        return [f"The recording has {len(score.expected)} events, and there were {len(events)}."]
+    return []
+
+
+def start_now(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run the first step of a task at once, as if it had been running already."""
+    loop: Any = asyncio.get_running_loop()
+    task: asyncio.Task[None] = asyncio.Task(work, loop=loop)
+    current = asyncio.current_task(loop)
+    first_step = loop._ready.pop()  # Just put there. Python 3.12 has eager tasks for this, and 3.11 has not.
+    if current is not None:
+        asyncio.tasks._leave_task(loop, current)
+    try:
+        first_step._run()
+    finally:
+        if current is not None:
+            asyncio.tasks._enter_task(loop, current)
+    return task

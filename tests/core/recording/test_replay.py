@@ -61,6 +61,7 @@ STEPS = st.one_of(
     st.tuples(st.just("say"), st.just("One moment, please.")),
     st.tuples(st.just("switch"), st.sampled_from(["mock", "other"])),
 )
+FAULTS: list[dict[str, Any]] = [{"do": "reset"}, {"do": "close", "code": 1011}, {"do": "stall"}]
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
@@ -71,8 +72,9 @@ SETTINGS = st.fixed_dictionaries(
         "output_format": st.just(8_000),
         "fallbacks": st.just((config(provider="other"),)),
         "faults": st.tuples(
-            st.sampled_from(["reset", 1011, "stall"]), st.sampled_from(["turn:1", "turn:2", "audio:300ms"])
-        ).map(lambda fault: [{"do": fault[0], "at": fault[1]}]),
+            st.sampled_from(FAULTS),
+            st.sampled_from(["turn:1", "turn:2", "response:1:after_audio_ms=300"]),
+        ).map(lambda fault: [{**fault[0], "at": fault[1]}]),
     },
 )
 
@@ -273,6 +275,22 @@ def test_recording_with_a_gap_is_refused(tmp_path: Path) -> None:
         return {"k": "gap", "t": line["t"], "n_lines": 4} if n_seen == 5 else line
 
     with pytest.raises(ConfigError, match="4 lines were dropped"):
+        replay(changed(tmp_path / "talk.jsonl", forge))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("event", "epoch"), ("event", "data"), ("call", "l"), ("call", "i"), ("session", "provider")],
+)
+def test_line_without_what_it_needs_is_said_to_be_damaged(tmp_path: Path, kind: str, name: str) -> None:
+    held(tmp_path / "talk.jsonl", [("send_text", "Hello")])
+
+    def forge(line: dict[str, Any]) -> dict[str, Any]:
+        if line["k"] == kind:
+            line[name] = None
+        return line
+
+    with pytest.raises(ConfigError, match="is damaged"):
         replay(changed(tmp_path / "talk.jsonl", forge))
 
 

@@ -102,8 +102,9 @@ def _picture(story: Story) -> Iterator[str]:
     yield f'<text class="lane agent" x="12" y="{_AGENT_Y + 4}">Agent</text>'
     yield f'<text class="lane tool" x="12" y="{_TOOL_Y + 12}">Tools</text>'
     for spans, y, kind in ((story.user_speech, _USER_Y, "user"), (story.agent_speech, _AGENT_Y, "agent")):
-        for span in spans:
-            yield from _span(span, y, kind, x)
+        for span, following in zip(spans, [*spans[1:], None], strict=False):
+            room = _MAX_WIDTH if following is None else x(following.start_s) - x(span.start_s)
+            yield from _span(span, y, kind, x, room)
     yield _bars(story.user_levels, _USER_Y, "user", x, scale)
     yield _bars(story.agent_levels, _AGENT_Y, "agent", x, scale)
     for entry in story.user_texts:
@@ -140,14 +141,14 @@ def _axis(duration: float, scale: float) -> Iterator[str]:
         at += step
 
 
-def _span(span: Span, y: int, kind: str, x: Callable[[float], float]) -> Iterator[str]:
+def _span(span: Span, y: int, kind: str, x: Callable[[float], float], room: float) -> Iterator[str]:
     left, right = x(span.start_s), x(max(span.end_s, span.start_s))
     tail = f" ({span.note})" if span.note else ""
     yield (
         f'<rect class="{kind}-span" x="{left}" y="{y - _HALF}" rx="4" height="{2 * _HALF}" '
         f'width="{max(right - left, 2):.1f}"><title>{escape(span.text + tail)}</title></rect>'
     )
-    label = _fitting(span.text, max(right - left, 60))
+    label = _fitting(span.text, min(max(right - left, 60), room))
     if label:
         yield f'<text class="{kind}" x="{left}" y="{y - _HALF - 6}">{escape(label)}</text>'
 

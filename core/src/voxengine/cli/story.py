@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from voxengine.audio.format import AudioFormat
+from voxengine.errors import ConfigError, VoxEngineError
 from voxengine.recording_file import Tape
 
 __all__ = ["Entry", "Span", "Story", "tell"]
@@ -107,7 +108,11 @@ def _n(count: int, word: str) -> str:
 
 
 def tell(tape: Tape) -> Story:
-    """Return what happened in a recording."""
+    """Return what happened in a recording.
+
+    Raises:
+        ConfigError: A line of it is damaged.
+    """
     return _Teller(tape).story
 
 
@@ -133,10 +138,14 @@ class _Teller:
             "said": self._said,
             "event": self._event,
         }
-        for line in tape.lines:
+        for number, line in enumerate(tape.lines, 2):
             handler = handlers.get(line["k"])
-            if handler is not None:
+            if handler is None:
+                continue
+            try:
                 handler(float(line["t"]), line)
+            except (KeyError, TypeError, ValueError, AttributeError, VoxEngineError):
+                raise ConfigError(f"Line {number} of the recording {tape.path.name!r} is damaged.") from None
         for span in (*self._playing.values(), *self.story.user_speech, *self._open_tools.values()):
             if span.end_s < span.start_s:
                 span.end_s = tape.duration_s
@@ -177,6 +186,7 @@ class _Teller:
 
     def _said(self, at: float, line: Mapping[str, Any]) -> None:
         if line["type"] == "audio_output_chunk":
+            _pcm(line["data"]["audio_data"])
             self._latest = line["data"]
 
     def _event(self, at: float, line: Mapping[str, Any]) -> None:
