@@ -136,26 +136,60 @@ def test_audio_check_hears_itself_through_the_tap(card: Card, tmp_path: Path) ->
     assert "round trip" in done.stdout
 
 
+def test_remarks_of_alsa_stay_off_standard_error_once_a_backend_is_in_use(card: Card) -> None:
+    program = """
+import asyncio, ctypes
+from voxengine.audio.backends.pyaudio import PyAudioBackend
+
+alsa, handle = ctypes.CDLL("libasound.so.2"), ctypes.c_void_p()
+
+async def main():
+    alsa.snd_pcm_open(ctypes.byref(handle), b"before", 0, 0)
+    backend = PyAudioBackend()
+    await backend.devices()
+    alsa.snd_pcm_open(ctypes.byref(handle), b"during", 0, 0)
+    await backend.close()
+
+asyncio.run(main())
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=card.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, "before" in done.stderr, "during" in done.stderr) == (0, True, False)
+
+
 @pytest.mark.parametrize("moment", ["listening", "frozen"])
 def test_ctrl_c_ends_a_spoken_conversation_cleanly(card: Card, moment: str) -> None:
-    command = [sys.executable, "-m", "voxengine", "talk", "--provider", "mock", "--microphone"]
-    talk = subprocess.Popen(
+    # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "voxengine"]
+    command += ["talk", "--provider", "mock", "--microphone"]
+    with subprocess.Popen(
         command,
         env=card.environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert talk.stdout is not None
-    for line in talk.stdout:
-        if "mic" in line:
-            break
-    if moment == "frozen":
-        card.freeze()
+    ) as talk:
+        try:
+            assert talk.stdout is not None
+            for line in talk.stdout:
+                if "mic" in line:
+                    break
+            if moment == "frozen":
+                card.freeze()
 
-    talk.send_signal(signal.SIGINT)
-    out, err = talk.communicate(timeout=30)
+            talk.send_signal(signal.SIGINT)
+            out, err = talk.communicate(timeout=30)
+        finally:
+            talk.kill()
 
     assert (talk.returncode, err) == (130, "")
     assert "    ended  0 turns in " in out

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 
 from voxengine.agent_turns import AgentTurns
+from voxengine.config import TurnDetection
 from voxengine.journal import Journal, first_channel
 from voxengine.metrics import Metrics
 from voxengine.responses import Response, ResponseTracker
 from voxengine.user_turns import UserTurns
 
 if TYPE_CHECKING:
-    from voxengine.audio.vad import EnergyVad
+    from voxengine.audio.vad import VoiceDetector
 
 __all__ = ["BargeIn"]
 
@@ -36,7 +37,7 @@ class _Sound:
 
     response: Response | None
     """What was being received."""
-    vad: EnergyVad
+    vad: VoiceDetector
     at: int
     """Journal index up to which it was looked at."""
     last_at: float
@@ -52,7 +53,7 @@ class BargeIn:
         mode: As ``interruption`` of the configuration. ``confirm`` pauses the playback at the first sound. It cuts the
             answer once 0.4 s of speech were heard, words of it were recognised or the service answers it, and lets
             it go on after 0.6 s of quiet.
-        user: Knows where the utterance began, and holds the audio.
+        user: Knows where the utterance began, holds the audio, and has the ears that tell speech from a cough.
         agent: Plays.
         responses: Knows what is being received.
         metrics: Counts answers that went on.
@@ -133,20 +134,24 @@ class BargeIn:
     # -- doubt ------------------------------------------------------------------------------------
 
     def _doubt(self) -> None:
-        from voxengine.audio.vad import EnergyVad
-
         clock, journal = self._agent.clock, self._user.journal
         assert clock is not None
         assert journal is not None
         clock.pause()
         begun = self._user.speech_start if self._user.is_speaking else None
         start = max(journal.end if begun is None else begun, journal.start)
-        vad = EnergyVad(journal.format.sample_rate)
+        vad = self._user.ears.detector(self._detection(), journal.format.sample_rate)
         floor_from = max(start - int(_FLOOR_S * journal.format.sample_rate), journal.start)
         vad.push(first_channel(journal.read(floor_from, start - floor_from), journal.format.channels))
         self._sound = _Sound(self._responses.current, vad, start, self._loop.time())
         self._was_none = False
         self._timer = self._loop.call_later(_LOOK_S, self._tick)
+
+    def _detection(self) -> TurnDetection:
+        """Return what the session in force was told, where it names a detector; how loud speech is stays ours."""
+        owner = self._user.owner
+        detection: TurnDetection | None = owner.config["turn_detection"] if owner is not None else None
+        return detection if detection is not None and detection.detector is not None else TurnDetection()
 
     def _tick(self) -> None:
         self._timer = None

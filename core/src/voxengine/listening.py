@@ -15,6 +15,7 @@ from voxengine.audio.playback import NullClock
 from voxengine.audio.switching import SwitchableClock
 from voxengine.config import TurnDetection, VoiceEngineConfig
 from voxengine.conversation import Conversation
+from voxengine.ears import Ears
 from voxengine.errors import AudioDeviceError, JournalFull, NotConnected, ProviderError
 from voxengine.events import EventType
 from voxengine.journal import first_channel
@@ -58,23 +59,19 @@ class SpeechGate:
 
     Args:
         audio_format: PCM16.
-        detection: Threshold, padding and silence.
+        detection: Detector, threshold, padding and silence.
+        ears: Makes the detector.
     """
 
-    def __init__(self, audio_format: AudioFormat, detection: TurnDetection) -> None:
+    def __init__(self, audio_format: AudioFormat, detection: TurnDetection, ears: Ears) -> None:
         from voxengine.audio.buffers import RingBuffer
-        from voxengine.audio.vad import Segmenter
 
         pre_roll_ms = _PRE_ROLL_MS if detection.prefix_padding_ms is None else detection.prefix_padding_ms
         silence_ms = (detection.silence_ms or _SILENCE_MS) + _HANGOVER_MS
-        threshold = 0.5 if detection.threshold is None else detection.threshold
         self.detection = detection
         self._format = audio_format
-        self._segmenter = Segmenter(
-            audio_format.sample_rate,
-            threshold=threshold,
-            prefix_padding_ms=pre_roll_ms,
-            silence_ms=silence_ms,
+        self._segmenter = ears.segmenter(
+            detection, audio_format.sample_rate, prefix_padding_ms=pre_roll_ms, silence_ms=silence_ms
         )
         self._held = RingBuffer(audio_format.n_bytes(pre_roll_ms + _DECISION_MS), overwrite=True)
 
@@ -347,7 +344,7 @@ class Listening:
         if detection is None or detection.kind != "client":
             return None, data
         if gate is None or gate.detection != detection:
-            gate = SpeechGate(audio_format, detection)
+            gate = SpeechGate(audio_format, detection, self._conversation.user.ears)
         was_open = gate.is_open
         passed = gate.process(data)
         if was_open and not gate.is_open and self._conversation.user.is_speaking:

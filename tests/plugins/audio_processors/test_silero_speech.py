@@ -9,18 +9,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.core.engine.fakes import calling, silence, speak
 from tests.plugins.audio_processors.needs import needs_silero
 from tests.plugins.audio_processors.scenes import (
     Sound,
     area,
+    at_level,
     clicks,
     has_espeak,
+    pcm16,
     pink,
     scores,
+    sentence,
     talk,
     white,
 )
 from voxengine.audio.vad import EnergyVad
+from voxengine.events import EventType
+from voxengine.testing import virtual
 from voxengine_audio_processors import SileroDetector
 
 pytestmark = [
@@ -84,3 +90,20 @@ def test_the_model_s_package_is_not_imported_and_nothing_is_written() -> None:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "[False] False\n", "")
+
+
+@pytest.mark.parametrize(("detector", "is_fooled"), [("energy", True), ("silero", False)])
+@virtual
+async def test_in_a_conversation_the_named_detector_hears_turns_and_no_noise(
+    detector: str, is_fooled: bool
+) -> None:
+    rattle = pcm16(at_level(white(24_000), -22.0))
+    detection = {"kind": "client", "detector": detector, "silence_ms": 800}
+    async with calling(turn_detection=detection) as call:
+        await speak(call.engine, silence(1000) + rattle + silence(2000), paced=True)
+        n_before = len(call.seen.of(EventType.SPEECH_STARTED))
+        await speak(call.engine, pcm16(sentence(0, 24_000)) + silence(2000), paced=True)
+        n_turns = len(call.seen.of(EventType.SPEECH_STARTED)) - n_before
+
+        assert (n_before, n_turns) == (int(is_fooled), 1)
+        assert call.provider().of("end_turn") == [True] * (n_before + n_turns)

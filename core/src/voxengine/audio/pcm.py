@@ -501,6 +501,15 @@ def convert(data: bytes, from_format: AudioFormat, to_format: AudioFormat) -> by
     Raises:
         AudioFormatError: No whole number of frames.
     """
+    given: object = data
+    if not isinstance(given, bytes | bytearray | memoryview):
+        raise AudioFormatError(
+            f"convert takes bytes, not a {type(given).__name__}; to_int16 makes them of an array."
+        )
+    for audio_format in (from_format, to_format):
+        named: object = audio_format
+        if not isinstance(named, AudioFormat):
+            raise AudioFormatError(f"convert takes two AudioFormat values, not a {type(named).__name__}.")
     converter = FormatConverter(from_format, to_format, who="convert")
     if converter.is_identity:
         return converter.process(data)

@@ -14,6 +14,7 @@ queued; ``abort_stream``, which drops it, exists in the C module only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -85,6 +86,23 @@ def _silenced() -> Iterator[None]:
         if saved >= 0:
             os.close(saved)
         _quiet.release()
+
+
+@functools.cache
+def _silence_alsa() -> None:
+    """Keep ALSA's remarks, such as on underruns, off standard error for as long as the process lives.
+
+    They come from the stream's own threads at any time. What matters of them is in ``Stream.stats``.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        alsa = ctypes.CDLL("libasound.so.2")
+        # A function of C that does nothing, whatever it is given: one of Python would want the interpreter's lock.
+        nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)
+        alsa.snd_lib_error_set_handler(nothing)
 
 
 class _SwitchInterval:
@@ -412,6 +430,7 @@ class PyAudioBackend:
     ) -> T:
         def guarded() -> T:
             with _one_call(), _silenced():
+                _silence_alsa()
                 return function()
 
         made = Disposable(guarded, "voxengine device call")
