@@ -128,6 +128,32 @@ def test_unknown_type_is_refused_at_registration(wrong: str) -> None:
         bus().stream(wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"priority": None}, {"priority": "high"}, {"priority": float("nan")}, {"priority": True}, {"filter": 5}],
+    ids=str,
+)
+@pytest.mark.parametrize("is_decorator", [False, True])
+def test_option_of_a_wrong_type_is_refused_and_nothing_is_registered(
+    wrong: dict[str, Any], is_decorator: bool
+) -> None:
+    target, heard = bus(), []
+    target.on(TEXT, lambda event: heard.append(content(event)))
+
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        target.on(TEXT, *([] if is_decorator else [heard.append]), **wrong)
+
+    target.on(TEXT, lambda _: heard.append("later"), priority=-1)
+    say(target, "hi")
+    assert heard == ["hi", "later"]
+
+
+@pytest.mark.parametrize("limit", [0, -1, "x", True, 2.5])
+def test_limit_of_a_stream_is_a_number_from_one(limit: Any) -> None:
+    with pytest.raises(UsageError, match="limit is"):
+        bus().stream(TEXT, limit=limit)
+
+
 def test_handler_that_is_no_function_is_refused() -> None:
     with pytest.raises(UsageError, match="not a str"):
         bus().on(TEXT, "print")  # type: ignore[call-overload]

@@ -82,6 +82,7 @@ WRONG: Mapping[Class, Mapping[str, tuple[object, ...]]] = {
     TurnDetection: {
         "kind": ("never", None, 1),
         "threshold": (-0.1, 1.1, "0.5", True, math.nan),
+        "detector": ("", " ", 3, ["energy"]),
         "prefix_padding_ms": (-1, 10_001, 300.0, True, "300"),
         "silence_ms": (0, 19, 10_001, 500.0, True, "500"),
         "eagerness": ("keen", 1, ""),
@@ -574,6 +575,18 @@ def test_unreadable_file_is_a_config_error(file: Path, content: bytes | None) ->
 
     with pytest.raises(ConfigError, match="cannot be read"):
         VoiceEngineConfig.load()
+
+
+@pytest.mark.parametrize("path", [3, b"voxengine.toml", "", ["voxengine.toml"]], ids=repr)
+def test_path_of_another_type_is_refused(path: Any) -> None:
+    with pytest.raises(ConfigError, match="is a str or a Path"):
+        VoiceEngineConfig.load(path=path)
+
+
+@pytest.mark.parametrize(("path", "why"), [(".", "'.' cannot be read: Is a directory"), ("a\0b", "no NUL")])
+def test_path_that_names_no_file_is_refused_with_the_reason(path: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        VoiceEngineConfig.load(path=path)
 
 
 def test_error_of_load_names_no_folder(file: Path) -> None:

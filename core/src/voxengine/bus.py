@@ -239,6 +239,9 @@ class EventBus:
         UsageError; audio drops the oldest chunk and is counted in ``dropped``.
         """
         self.guard("events.stream")
+        given: object = limit
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise UsageError(f"events.stream: limit is {limit!r}; it is an int from 1, or None.")
         types = frozenset(_type(item) for item in event_types) if "*" not in event_types else frozenset()
         stream = EventStream(types, limit or self._queue_limit)
         if self._closed:
@@ -325,7 +328,15 @@ class EventBus:
         *,
         once: bool,
     ) -> Any:
-        self.guard("events.once" if once else "events.on")
+        method = "events.once" if once else "events.on"
+        self.guard(method)
+        given: object = priority
+        if isinstance(given, bool) or not isinstance(given, int | float) or given != given:
+            raise UsageError(f"{method}: priority is {priority!r}; it is a number, higher ones first.")
+        if filter is not None and not callable(filter):
+            raise UsageError(
+                f"{method}: filter is a {type(filter).__name__}; it is a function that takes the event."
+            )
         wanted: EventType | Literal["*"] = "*" if event_type == "*" else _type(event_type)
         if handler is None:
 

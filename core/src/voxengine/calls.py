@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
+from voxengine.activity import Activity
 from voxengine.errors import VoxEngineError
 from voxengine.events import EventType
 from voxengine.history import History
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ToolCalls"]
 
+_OWN_CALL: Final[ContextVar[tuple[object, str]]] = ContextVar("voxengine_tool_call", default=(None, ""))
+"""Whose call the running code is part of, and its id."""
+_OWN_CALL_S: Final = 2.0
+"""How long what a tool started may wait for that tool to return."""
+
 
 class ToolCalls:
     """Runs the tools that providers call and returns the results. Loop thread only.
@@ -27,9 +34,8 @@ class ToolCalls:
         history: Where calls and results are filed.
         responses: Told that a result asks for the next response.
         emit: Delivers events.
-        start: Starts a task that the engine owns.
+        activity: Starts tasks that the engine owns, and is told when a call has been settled.
         report: Emits an error that no caller waits for.
-        changed: Called when a call has been settled.
         new_id: Makes ids for calls whose own is another session's already.
     """
 
@@ -39,25 +45,22 @@ class ToolCalls:
         history: History,
         responses: ResponseTracker,
         emit: Emit,
-        start: Callable[[Coroutine[Any, Any, None], str], object],
+        activity: Activity,
         report: Callable[[Session | None, Exception], None],
-        changed: Callable[[], None],
         new_id: Callable[[str], str],
     ) -> None:
         self._runner = runner
         self._history = history
         self._responses = responses
         self._emit = emit
-        self._start = start
+        self._activity = activity
         self._report = report
-        self._changed = changed
         self._new_id = new_id
         self._seen: set[tuple[int, str]] = set()
         self._used: set[str] = set()
         self.owner: Session | None = None
         """The session whose calls are answered."""
-        self.n_open = 0
-        """Calls whose result has not been handed over."""
+        self._open: set[str] = set()
         self._unclaimed_at = -1
 
     def is_known(self, session: Session, call_id: str) -> bool:
@@ -65,9 +68,25 @@ class ToolCalls:
         return (session.epoch, call_id) in self._seen
 
     @property
+    def n_open(self) -> int:
+        """Calls whose result has not been handed over."""
+        return len(self._open)
+
+    async def own_is_settled(self) -> bool:
+        """Wait a moment for the call within which this runs; return whether it was settled, or there is none."""
+        owner, own = _OWN_CALL.get()
+        if owner is not self or own not in self._open:
+            return True
+        return await self._activity.wait_while(lambda: own in self._open, _OWN_CALL_S)
+
+    @property
     def is_unclaimed(self) -> bool:
         """Whether a result came when its session was gone, and nothing was said or asked since."""
         return self._unclaimed_at == self._responses.n_inputs
+
+    def unclaim(self) -> None:
+        """Note that a result was given and its answer did not begin before the session ended."""
+        self._unclaimed_at = self._responses.n_inputs
 
     def restore(self, used: Iterable[str], *, is_unclaimed: bool) -> None:
         """Go on where another engine was: these call ids are taken, and maybe a result was not made use of."""
@@ -92,10 +111,13 @@ class ToolCalls:
         if response is not None:
             data["response_id"] = response.id
         self._emit(EventType.FUNCTION_CALL_INVOKED, data, session)
-        self.n_open += 1
-        self._start(self._run(session, call_id, theirs, name, arguments), f"tool {name}")
+        self._open.add(call_id)
+        self._activity.start(self._run(session, call_id, theirs, name, arguments), f"tool {name}")
 
     async def _run(self, session: Session, call_id: str, theirs: str, name: str, arguments: Any) -> None:
+        _OWN_CALL.set(
+            (self, call_id)
+        )  # In the context of this task, which the tool's task or thread inherits.
         try:
             outcome = await self._runner().run(call_id, name, arguments)
             if any(call.call_id == call_id for call in self._history.open_calls()):
@@ -112,8 +134,8 @@ class ToolCalls:
         except Exception as error:
             self._report(session, error)
         finally:
-            self.n_open -= 1
-            self._changed()
+            self._open.discard(call_id)
+            self._activity.touch()
 
     def runner_event(self, event_type: EventType, data: Mapping[str, Any]) -> None:
         """Take an event of the runner; the provider's own invocation event was passed on already."""

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 import attrs
 
+from voxengine._checks import Check as _Check
+from voxengine._checks import bad as _bad
+from voxengine._checks import hidden
+from voxengine._checks import kind_of as _kind_of
+from voxengine._checks import number as _number
+from voxengine._checks import one_of as _one_of
+from voxengine._checks import text as _text
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.options import DeviceOptions
 from voxengine.errors import AudioFormatError, ConfigError
@@ -33,7 +40,6 @@ __all__ = [
     "thawed",
 ]
 
-_MASK: Final = "…"
 _FLAT_METADATA: Final = {
     "model": "model",
     "temperature": "temperature",
@@ -41,72 +47,6 @@ _FLAT_METADATA: Final = {
     "voice": "voice",
 }
 """Flat metadata keys that say the same as a typed field."""
-
-_Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-
-
-def hidden(value: object) -> object:
-    """Return what may be shown of a value that can hold a secret: its shape, never its content."""
-    if isinstance(value, Mapping):
-        return {key: hidden(inner) for key, inner in value.items()}
-    return None if value is None else _MASK
-
-
-def _bad(owner: object, name: str, value: object, takes: str) -> ConfigError:
-    is_number = isinstance(value, int | float)
-    is_hidden = name in ("api_key", "metadata") or (name.startswith("metadata") and not is_number)
-    shown = _MASK if is_hidden else repr(value)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return ConfigError(
-        f"{type(owner).__name__}.{name} got {shown} ({type(value).__name__}); it takes {takes}."
-    )
-
-
-def _number(low: float, high: float, unit: str, *, whole: bool = False, optional: bool = False) -> _Check:
-    kind = "an int" if whole else "a number"
-    takes = f"{kind} from {low:g} to {high:g} ({unit})" + (" or None" if optional else "")
-
-    def check(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        fits = isinstance(value, int) if whole else isinstance(value, int | float)
-        if isinstance(value, bool) or not fits or not low <= value <= high:
-            raise _bad(owner, field.name, value, takes)
-
-    return check
-
-
-def _text(*, optional: bool = True, empty: bool = False) -> _Check:
-    takes = "a str" + ("" if empty else " that is not empty") + (" or None" if optional else "")
-
-    def check(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        if not isinstance(value, str) or not (empty or value.strip()):
-            raise _bad(owner, field.name, value, takes)
-
-    return check
-
-
-def _one_of(*words: str, optional: bool = False) -> _Check:
-    takes = "one of " + ", ".join(repr(word) for word in words) + (" or None" if optional else "")
-
-    def check(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        if not isinstance(value, str) or value not in words:
-            raise _bad(owner, field.name, value, takes)
-
-    return check
-
-
-def _kind_of(kind: type, takes: str) -> _Check:
-    def check(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        if not isinstance(value, kind):
-            raise _bad(owner, field.name, value, takes)
-
-    return check
 
 
 def _frozen_copy(value: Any) -> Any:
@@ -154,6 +94,8 @@ class TurnDetection:
         default=None, validator=_number(1_000, 600_000, "ms", whole=True, optional=True)
     )
     """For ``server``: silence after which the vendor speaks up by itself."""
+    detector: str | None = attrs.field(default=None, validator=_text())
+    """Name of the voice detector, wherever the client listens; None: ``energy``. It has to be installed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -516,7 +458,12 @@ class ProviderConfig(dict[str, Any]):
 
 def config_path(path: str | os.PathLike[str] | None = None) -> Path:
     """Return the file that :meth:`VoiceEngineConfig.load` reads."""
-    return Path(path or os.environ.get("VOXENGINE_CONFIG") or "voxengine.toml")
+    if path is None:
+        return Path(os.environ.get("VOXENGINE_CONFIG") or "voxengine.toml")
+    given: object = path
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise ConfigError(f"The path of a configuration file is a str or a Path, not {path!r}.")
+    return Path(path)
 
 
 def profile_names(path: str | os.PathLike[str] | None = None) -> list[str]:
@@ -539,12 +486,15 @@ def _read_profiles(file: Path) -> dict[str, Any]:
             f"No configuration file {file.name!r} here. Write one with a table [profiles.NAME], "
             "or set VOXENGINE_CONFIG to its path."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The configuration file {file.name!r} cannot be read: {error.__class__.__name__}."
-        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file.name} is not valid TOML: {error}.") from None
+    except (OSError, ValueError) as error:  # A ValueError for a NUL in the path, and for what is no UTF-8.
+        name, why = (
+            file.name or str(file),
+            error.strerror if isinstance(error, OSError) else "it is no UTF-8 text",
+        )
+        why = "a path holds no NUL" if "\0" in name else why
+        raise ConfigError(f"The configuration file {name!r} cannot be read: {why}.") from None
     unknown = sorted(set(content) - {"profiles", "default_profile"})
     if unknown:
         raise ConfigError(

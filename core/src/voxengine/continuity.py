@@ -14,7 +14,7 @@ import attrs
 
 from voxengine.adapting import NEUTRAL, missing_dialogue, settings_of, supported_detection
 from voxengine.audio.format import AudioFormat
-from voxengine.config import ProviderConfig, VoiceEngineConfig
+from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig
 from voxengine.conversation import Conversation
 from voxengine.errors import ConnectionLost, ErrorCode, ProviderError, VoxEngineError
 from voxengine.events import EventType
@@ -89,6 +89,7 @@ class Continuity:
 
         Raises:
             ProviderError: It cannot be had; nothing is left behind.
+            ConfigError: There is no such voice detector.
         """
         cls = self._registry.loaded(config.provider)
         if cls is None:
@@ -105,6 +106,11 @@ class Continuity:
             target = config.output_format or session.output_format
         else:
             source, target = conversation.user.journal.accepts, conversation.output_format
+        try:
+            await conversation.user.ears.prepare(session.config["turn_detection"], source.sample_rate)
+        except BaseException:
+            session.provider.attach(None)
+            raise
         if source.as_pcm16 != session.input_format or target != session.output_format.as_pcm16:
             await in_thread(_load_resampler)
         session.settings = settings_of(config, session, source, target)
@@ -230,6 +236,11 @@ class Continuity:
             await conversation.activity.wait_while(
                 lambda: conversation.calls.n_open > 0, config.tool_timeout_s
             )
+            takes_audio = bool(session.capabilities.context_audio)
+            # Without a turn of text it could not be asked to go on from the result.
+            is_called = session.can("text_turn") and conversation.user.let_go_of_called(
+                takes_audio=takes_audio
+            )
             data |= await self._load_history(old, session, move)
             is_by_hand = await take_turn_control(conversation, session)
             if not session.is_ready:
@@ -240,7 +251,7 @@ class Continuity:
         except BaseException:
             await session.close()
             raise
-        self._move(old, session, config, data, move, is_by_hand)
+        self._move(old, session, config, data, move, is_by_hand, is_called)
 
     async def _open_within(
         self, limit_s: float | None, config: VoiceEngineConfig, old: Session | None, degrade: bool
@@ -267,6 +278,7 @@ class Continuity:
         data: dict[str, Any],
         move: Move,
         is_by_hand: bool,
+        is_called: bool,
     ) -> None:
         """Give input and output to a session, in one step; what is left to do goes on in ``settling``."""
         conversation = self._conversation
@@ -277,7 +289,7 @@ class Continuity:
         start = replay_from(conversation, old, session)
         if old is not None and old.sender is not None:
             old.sender.stop()
-        unclaimed = conversation.calls.is_unclaimed or responses.owes_tool
+        unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
         conversation.end_responses("switch")
         debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)
@@ -314,6 +326,16 @@ class Continuity:
         self._metrics.sessions.append(SessionMetrics(session.name, session.epoch, session.latency_ms))
         self.detection_changed(session)
         return conversation.user.journal.ms(conversation.user.journal.end - start)
+
+    async def prepare_ear(self, detection: TurnDetection) -> None:
+        """Find the voice detector of a turn detection.
+
+        Raises:
+            ConfigError: It is not installed or cannot be used.
+        """
+        journal = self._conversation.user.journal
+        assert journal is not None
+        await self._conversation.user.ears.prepare(detection, journal.format.sample_rate)
 
     def detection_changed(self, session: Session) -> None:
         """Follow the turn detection of the session that owns the input."""

@@ -82,6 +82,9 @@ class Interruption:
 class Conversation:
     """The one state machine between sessions and application. Loop thread only."""
 
+    _has_hung_up = False
+    """Whether the engine ends, and nothing more is said."""
+
     def __init__(
         self,
         config: VoiceEngineConfig,
@@ -118,9 +121,8 @@ class Conversation:
             history,
             self.responses,
             self.emit,
-            self.activity.start,
+            self.activity,
             self.report,
-            self.activity.touch,
             new_id,
         )
         self.usage: dict[int, Mapping[str, Any]] = {}
@@ -202,7 +204,7 @@ class Conversation:
 
     def session_event(self, session: Session, event_type: EventType, data: dict[str, Any]) -> None:
         """Take an event of a provider."""
-        if event_type in _OUTPUT_EVENTS and session is not self._output_owner:
+        if event_type in _OUTPUT_EVENTS and (session is not self._output_owner or self._has_hung_up):
             self.metrics.dropped_outputs += 1
             return
         handler = self._handlers.get(event_type)
@@ -271,7 +273,7 @@ class Conversation:
         return response
 
     def _text_output(self, session: Session, data: dict[str, Any]) -> None:
-        if not session.can("dialogue"):
+        if not (session.can("dialogue") or self._is_spoken(session, data)):
             self.user.recognised(session, data)
             return
         response = self._for_output(session, data, "text")
@@ -279,6 +281,11 @@ class Conversation:
             item = self.agent.item(session, response, data.get("item_id"), data.get("text"))
             self.agent.take_text(session, item, data)
             self._lanes.open(session, response, item)
+
+    def _is_spoken(self, session: Session, data: dict[str, Any]) -> bool:
+        """Whether a text without dialogue is what is being synthesised, and not what was recognised."""
+        vendor_id = data.get("response_id")
+        return vendor_id is not None and self.responses.find(vendor_id, session.epoch) is not None
 
     def _audio_output(self, session: Session, data: dict[str, Any]) -> None:
         response = self._for_output(session, data, "audio")
@@ -397,6 +404,7 @@ class Conversation:
             return
         response = self._for_output(session, data)
         if response is not None:
+            self.user.called(response.trigger, response.covers)
             self.calls.invoke(session, response, data)
 
     def history_changed(self, kind: Change, item: Item) -> None:
@@ -538,6 +546,8 @@ class Conversation:
                 if response.is_answer and response.trigger != "say":
                     self._cut_reply = (frozenset(response.item_ids.values()), self.responses.n_inputs)
                 self._end(response, session, {"reason": reason}, is_torn=True)
+                if response.trigger == "tool" and not response.is_answer:
+                    self.calls.unclaim()
 
     @property
     def cut_reply(self) -> frozenset[str]:
@@ -556,9 +566,10 @@ class Conversation:
 
     def hang_up(self) -> None:
         """Silence the output because the engine ends; the history keeps what was heard."""
-        session = self.output_owner
+        session, self._has_hung_up = self.output_owner, True
         if session is None or self.clock is None:
             return
+        session.lane = None
         opened = self.responses.open_of(session.epoch)
         current = self.responses.current
         heard = self.agent.settle(self.agent.silence(current), current)

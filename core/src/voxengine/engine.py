@@ -29,11 +29,19 @@ from voxengine.errors import (
     VoxEngineError,
 )
 from voxengine.events import EventType
-from voxengine.inputs import check_ms, check_room, check_text, compare_format, encoded, to_pcm
+from voxengine.inputs import (
+    check_ms,
+    check_room,
+    check_seconds,
+    check_text,
+    check_tool_choice,
+    compare_format,
+    encoded,
+    to_pcm,
+)
 from voxengine.keeping import Keeping
 from voxengine.lifecycle import EngineState
 from voxengine.listening import Levels, Listening
-from voxengine.metrics import SessionMetrics
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
 from voxengine.threads import call_on, in_thread
@@ -83,10 +91,12 @@ class VoiceEngine(Keeping):
         """Open the session and return when it takes input.
 
         Raises:
+            ConfigError: ``tool_choice`` names a tool that there is not.
             ProviderError: There is no such provider, or its session could not be opened. ``connect`` or
                 ``switch_provider`` may be called again.
             UsageError: The engine is connected, or was disconnected.
         """
+        check_tool_choice(self._config.tool_choice, self._tool_names())
         self._begin()
         try:
             await self._opened(self._open_first(), "connect")
@@ -104,8 +114,7 @@ class VoiceEngine(Keeping):
         A cancelled call goes on in the background. What had not been played is silenced, and the history
         keeps what was heard.
         """
-        if self._thread_id is not None:
-            self._check_thread("disconnect")
+        self._check_thread("disconnect")
         if self._conversation_ is None:
             self._state = EngineState.CLOSED
             return
@@ -180,6 +189,8 @@ class VoiceEngine(Keeping):
     async def send_text(self, text: str) -> None:
         """Send a complete user turn as text and ask for an answer.
 
+        A service that speaks and holds no dialogue says the text: it is the agent's, as with :meth:`say`.
+
         Raises:
             UsageError: ``text`` is no str or empty.
             CapabilityMissing, NotConnected, ProviderError: It could not be sent.
@@ -187,6 +198,9 @@ class VoiceEngine(Keeping):
         session = self._takes_input("send_text")
         check_text("send_text", text)
         session.capabilities.require("text_turn", provider=session.name, doing="send_text")
+        if not session.can("dialogue") and session.can("speak"):
+            await self.say(text)
+            return
         user = self._conversation.user
         item_id = user.text_turn(text)
         if self._is_recovering():
@@ -318,6 +332,7 @@ class VoiceEngine(Keeping):
         Unlike :meth:`wait_idle` it may be called by a tool. Returns False when ``timeout_s`` are over before.
         """
         self._takes_input("wait_played")
+        check_seconds("wait_played: timeout_s", timeout_s)
         conversation = self._conversation
         is_over = await conversation.activity.wait_while(lambda: conversation.agent.is_audible, timeout_s)
         if is_over and self._listening is not None:
@@ -362,7 +377,9 @@ class VoiceEngine(Keeping):
         """Change options of the running session; the others keep their values.
 
         Takes the neutral options by name (``instructions="…"``) or as a mapping. They stay in force for
-        sessions that take over later, where they do not belong to one provider alone.
+        sessions that take over later, where they do not belong to one provider alone. This returns when the
+        provider was told; ``session.settings`` shows what was asked for until the service's own word on it comes,
+        with SESSION_UPDATED.
 
         Raises:
             ConfigError: An option has no such name, type or range. Nothing was changed.
@@ -377,11 +394,13 @@ class VoiceEngine(Keeping):
         asked = live_options({**(config or {}), **options})
         session.capabilities.require("live_configuration", provider=session.name, doing="configure_session")
         changed = attrs.evolve(self._config, **asked)
+        check_tool_choice(changed.tool_choice, self._tool_names())
         values = {name: value for name, value in changed.for_provider().items() if name in asked}
         if "turn_detection" in values:
             values["turn_detection"] = supported_detection(
                 type(session.provider), session.config, values["turn_detection"]
             )
+            await self._continuity.prepare_ear(values["turn_detection"])
         await session.configure(values)
         self._continuity.warn_unsupported(session, asked)
         if session is self._session:
@@ -439,12 +458,12 @@ class VoiceEngine(Keeping):
         Raises:
             ProviderError: The next session could not be opened.
             ConfigError: ``config`` is for another provider.
-            UsageError: A tool awaits it, whose own result the switch would wait for.
+            UsageError: A tool waits for it, whose own result the switch would wait for.
         """
         self._check_thread("switch_provider")
-        if self._tools_ is not None and self._tools_.is_inside:
+        if self._conversation_ is not None and not await self._conversation_.calls.own_is_settled():
             raise UsageError(
-                "switch_provider() waits for the results of open tool calls, and a tool that awaits it is one. "
+                "switch_provider() waits for the results of open tool calls, and a tool that waits for it is one. "
                 "Start it with asyncio.create_task(...) and return a result."
             )
         if self._state is EngineState.NEW:
@@ -476,7 +495,7 @@ class VoiceEngine(Keeping):
                 degrade=degrade,
                 cut_reply=self._config.reconnect.cut_reply,
             )
-            work = self._continuity.take_over(self._session, target, move)
+            work = self._take_over(self._session, target, move)
             await self._opened(work, "switch_provider")
             if self._continuity.settling is not None:
                 await asyncio.wait([self._continuity.settling])
@@ -531,16 +550,6 @@ class VoiceEngine(Keeping):
         held = await self._refresh_usage("estimate_cost")
         return held.cost if held is not None else None
 
-    async def _refresh_usage(self, method: str) -> SessionMetrics | None:
-        self._check_thread(method)
-        self._connected_once(method)
-        session = self._session
-        if session is None:
-            return None
-        if session.is_ready:
-            await self._continuity.note_usage(session)
-        return self.metrics.of(session.epoch)
-
     async def wait_idle(self, *, timeout_s: float = 60.0, settle_s: float = 0.5) -> None:
         """Wait until nothing is asked for, made, played, spoken or called, for ``settle_s`` on end.
 
@@ -548,6 +557,8 @@ class VoiceEngine(Keeping):
             ProviderError: That did not come about within ``timeout_s`` (code ``timeout``), or the session was lost.
         """
         self._takes_input("wait_idle")
+        check_seconds("wait_idle: timeout_s", timeout_s)
+        check_seconds("wait_idle: settle_s", settle_s)
         conversation = self._conversation
 
         def is_busy() -> bool:
@@ -574,6 +585,8 @@ class VoiceEngine(Keeping):
         loop = self._loop
         if loop is None or loop.is_closed():
             raise NotConnected("call_threadsafe(): the engine has no running loop; connect() first.")
-        call = getattr(self, method) if isinstance(method, str) else method
+        call = getattr(self, method, None) if isinstance(method, str) else method
+        if not callable(call):
+            raise UsageError(f"call_threadsafe() got {method!r}, which is no method of the engine.")
 
         return call_on(loop, call, *args, **kwargs)

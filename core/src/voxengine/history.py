@@ -405,6 +405,11 @@ class History:
         Empty items are passed over. Within the limits system items come first, then the newest; an item
         longer than the limit is skipped, and nothing goes that is older than the first one that does not fit.
         """
+        given: object = capabilities
+        if not isinstance(given, Capabilities):
+            raise UsageError(
+                f"history.project takes the provider's Capabilities, not a {type(given).__name__}."
+            )
         return project_items(self._items.values(), capabilities, limits, without)
 
     def export(self, *, include_audio: bool = True) -> dict[str, Any]:
@@ -479,6 +484,11 @@ class History:
 
     def _add(self, item: Item) -> Item:
         self.guard("history.append")
+        given: object = item
+        if not isinstance(given, Item):
+            raise UsageError(
+                f'history.append takes an Item, not a {type(given).__name__}. Make one: Item("", ItemKind.SYSTEM, text).'
+            )
         if item.id in self._items:
             raise UsageError(
                 f"The history already has an item {item.id!r}. Leave the id empty for a new one, "

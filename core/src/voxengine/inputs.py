@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from voxengine.audio.format import AudioFormat, Encoding
-from voxengine.errors import AudioFormatError, JournalFull, UsageError
+from voxengine.errors import AudioFormatError, ConfigError, JournalFull, UsageError
 from voxengine.events import EventType, LazyAudio
 from voxengine.journal import Journal
 
 __all__ = [
     "check_ms",
     "check_room",
+    "check_seconds",
     "check_text",
+    "check_tool_choice",
     "compare_format",
     "encoded",
     "event_problem",
     "to_pcm",
 ]
 
+_CHOICES: Final = ("auto", "none", "required")
 _TEXT: Final = (str, type(None))
 _NUMBER: Final = (int, type(None))
 _IDS: Final[Mapping[str, tuple[type, ...]]] = {"response_id": _TEXT, "item_id": _TEXT}
@@ -154,3 +158,19 @@ def check_ms(what: str, value: object) -> None:
     """Raise UsageError unless the value is a whole number of milliseconds from 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise UsageError(f"{what} is {value!r}; it is an int from 0, in milliseconds.")
+
+
+def check_seconds(what: str, value: object) -> None:
+    """Raise UsageError unless the value is a finite number of seconds from 0."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:  # type: ignore[operator,arg-type]
+        raise UsageError(f"{what} is {value!r}; it is a number from 0, in seconds.")
+
+
+def check_tool_choice(choice: str, names: Collection[str]) -> None:
+    """Raise ConfigError when what the agent is to call is no tool of the application."""
+    if choice not in _CHOICES and choice not in names:
+        known = f"The tools are: {', '.join(names)}." if names else "There are no tools."
+        raise ConfigError(
+            f"tool_choice is {choice!r}, which is neither a tool nor one of {', '.join(_CHOICES)}. {known}"
+        )

@@ -7,7 +7,9 @@ import itertools
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from voxengine.adapting import engine_fields_kept
 from voxengine.bus import EventBus
@@ -28,18 +30,22 @@ from voxengine.events import EventType
 from voxengine.failover import Failover
 from voxengine.history import History
 from voxengine.listening import Listening
-from voxengine.metrics import Metrics
+from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.reconnect import Recovery
-from voxengine.rollover import Rollover
+from voxengine.rollover import Rollover, refuses_a_second
 from voxengine.session import Session
 from voxengine.taps import Taps
+from voxengine.threads import is_in_loop
 from voxengine.turns import TurnTaker
 
 if TYPE_CHECKING:
     from voxengine.tools import ToolRunner
 
 __all__ = ["EngineState", "Lifecycle"]
+
+_MOMENT_S: Final = 30.0
+"""How long a switch that has to close the present session first waits for a pause."""
 
 
 class EngineState(StrEnum):
@@ -146,8 +152,7 @@ class Lifecycle:
         self._rollover.watch(session)
 
     def _begin(self) -> None:
-        if self._thread_id is not None:
-            self._check_thread("connect")
+        self._check_thread("connect")
         if self._state is not EngineState.NEW:
             hint = {
                 EngineState.CONNECTED: "It can be used.",
@@ -187,10 +192,6 @@ class Lifecycle:
             )
             self._watchdog = Watchdog(
                 self._conversation_, lambda: self._session, lambda: self._config.deadlines
-            )
-        elif loop is not self._loop:
-            raise UsageError(
-                "connect(): this engine belongs to another event loop. Make a new VoiceEngine(config)."
             )
         self._state = EngineState.CONNECTING
 
@@ -295,19 +296,39 @@ class Lifecycle:
         async with self._lock:
             if not self._is_in_force(session) or session.sender is None:
                 return
-            session.known_items = frozenset(item.id for item in self.history)
-            session.ended_at = self._now()
-            session.sender.stop()
-            self._conversation.end_responses("rollover")
-            self._turns.listen_alone(session)
-            self._state = EngineState.RECONNECTING
-            self._failure = ConnectionLost(
-                f"{session.name}: the session was closed to make room for the next one.",
-                provider=session.name,
-            )
-            self._recovery.begin_afresh(self._failure)
-            await self._continuity.retire(session, "rollover")
+            await self._make_room(session, "rollover")
         self._recovery.start()
+
+    async def _take_over(self, old: Session | None, target: VoiceEngineConfig, move: Move) -> None:
+        """Move to a session of the target; where its service allows one at a time, the present one is closed first."""
+        try:
+            await self._continuity.take_over(old, target, move)
+        except ProviderError as error:
+            # One that says when to come again counts requests, not sessions.
+            is_limit = refuses_a_second(error) and error.retry_after_s is None
+            if old is None or not is_limit or target.provider != self._config.provider:
+                raise
+            await self._rollover.wait_for_moment(_MOMENT_S)
+            if self._is_in_force(old):
+                await self._make_room(old, "switch")
+            await self._continuity.take_over(old, target, attrs.evolve(move, is_announced=True))
+
+    async def _make_room(self, session: Session, reason: str) -> None:
+        """Close the session in force, for a service that allows one at a time. From then on it is recovered from."""
+        assert session.sender is not None
+        session.known_items = frozenset(item.id for item in self.history)
+        session.ended_at = self._now()
+        session.sender.stop()
+        self._conversation.end_responses(reason)
+        self._turns.listen_alone(session)
+        self._state = EngineState.RECONNECTING
+        self._failure = ConnectionLost(
+            f"{session.name}: the session was closed to make room for the next one.",
+            provider=session.name,
+        )
+        self._recovery.begin_afresh(self._failure)
+        self._rollover.cancel()
+        await self._continuity.retire(session, reason)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -323,6 +344,9 @@ class Lifecycle:
 
             self._tools_ = ToolRunner(timeout_s=self._config.tool_timeout_s, on_event=self._tool_event)
         return self._tools_
+
+    def _tool_names(self) -> tuple[str, ...]:
+        return () if self._tools_ is None else self._tools_.names
 
     def _tool_specs(self) -> list[dict[str, Any]]:
         return [] if self._tools_ is None else self._tools_.specs()
@@ -355,9 +379,9 @@ class Lifecycle:
 
     def _takes_input(self, method: str) -> Session:
         """Return the session in force, or the one that is being replaced: input is kept for the next."""
-        is_in_force = self._state is EngineState.CONNECTED or not self._is_recovering()
-        if is_in_force or threading.get_ident() != self._thread_id:
+        if not self._is_recovering():
             return self._ready(method)
+        self._check_thread(method)
         assert self._session is not None
         return self._session
 
@@ -371,14 +395,21 @@ class Lifecycle:
         return self._state is EngineState.CLOSED
 
     def _ready(self, method: str) -> Session:
-        if self._state is not EngineState.CONNECTED or threading.get_ident() != self._thread_id:
+        loop = self._loop
+        if (
+            self._state is not EngineState.CONNECTED
+            or threading.get_ident() != self._thread_id
+            or loop is None
+            or not loop.is_running()
+        ):
             self._not_ready(method)
         assert self._session is not None
         return self._session
 
     def _not_ready(self, method: str) -> None:
-        if self._thread_id is not None:
-            self._check_thread(method)
+        self._check_thread(method)
+        if self._state is EngineState.CONNECTED:
+            return
         if self._state is EngineState.LOST and self._failure is not None:
             lost = ConnectionLost(
                 f"{method}(): the session with {self._config.provider} was lost ({self._failure}). "
@@ -401,11 +432,30 @@ class Lifecycle:
             raise NotConnected(f"{what} is known after connect().")
         return conversation
 
+    async def _refresh_usage(self, method: str) -> SessionMetrics | None:
+        self._check_thread(method)
+        self._connected_once(method)
+        session = self._session
+        if session is None:
+            return None
+        if session.is_ready:
+            await self._continuity.note_usage(session)
+        return self.metrics.of(session.epoch)
+
     def _check_thread(self, method: str) -> None:
-        if threading.get_ident() != self._thread_id and self._thread_id is not None:
+        loop = self._loop
+        if loop is None:
+            return
+        if threading.get_ident() != self._thread_id:
             raise WrongThread(
                 f"{method}() was called from another thread than the engine's. Use "
                 f"engine.call_threadsafe({method!r}, ...), which returns a future."
+            )
+        # Without any loop running, a call between two of run_until_complete is in order.
+        is_other = not loop.is_running() and (loop.is_closed() or is_in_loop())
+        if is_other and self._state is not EngineState.CLOSED:
+            raise UsageError(
+                f"{method}(): this engine belongs to another event loop. Make a new VoiceEngine(config)."
             )
 
     def _check_part(self, method: str) -> None:

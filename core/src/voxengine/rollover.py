@@ -10,7 +10,7 @@ from voxengine.conversation import Conversation
 from voxengine.errors import ErrorCode, ProviderError, VoxEngineError
 from voxengine.session import Session
 
-__all__ = ["Rollover"]
+__all__ = ["Rollover", "refuses_a_second"]
 
 _WINDOW_S: Final = 60.0
 """From so long before the end on, a good moment is looked for; at most half of what is left."""
@@ -69,6 +69,12 @@ class Rollover:
         self.cancel()
         self._arm(session, max(float(left_s), 0.0))
 
+    async def wait_for_moment(self, limit_s: float) -> None:
+        """Wait until no answer is on its way and the user says nothing, or so many seconds."""
+        until = self._loop.time() + limit_s
+        while self._loop.time() < until and not self._is_good_moment():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
     def cancel(self) -> None:
         """Watch nothing. A move that is under way goes on."""
         if self._timer is not None:
@@ -96,7 +102,7 @@ class Rollover:
                 return
             except VoxEngineError as error:
                 self._conversation.report(session, error)
-                if _refuses_a_second(error):
+                if refuses_a_second(error):
                     await self._reopen(session)
                     return
             await asyncio.sleep(_RETRY_S)
@@ -115,5 +121,6 @@ class Rollover:
         return journal.is_quiet(journal.end - int(_SILENCE_S * journal.format.sample_rate), journal.end)
 
 
-def _refuses_a_second(error: VoxEngineError) -> bool:
+def refuses_a_second(error: VoxEngineError) -> bool:
+    """Return whether an error may say that the service allows one session at a time."""
     return isinstance(error, ProviderError) and error.code is ErrorCode.RATE_LIMIT

@@ -141,6 +141,9 @@ class Taps:
         self._slow = slow
         self._reported: set[tuple[str, str]] = set()
         self._reported_slow: set[tuple[str, str]] = set()
+        given: object = taps
+        if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+            raise ConfigError(f"taps is a {type(given).__name__}; it is a list of taps, [] for none.")
         self.names = _names(taps)
         self.discarded: dict[str, int] = dict.fromkeys(self.names, 0)
         """How many chunks and events each tap discarded."""

@@ -9,9 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ["call_on", "in_thread"]
+__all__ = ["call_on", "in_thread", "is_in_loop"]
 
 T = TypeVar("T")
+
+
+def is_in_loop() -> bool:
+    """Return whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:

@@ -285,7 +285,6 @@ class ToolRunner:
         self._n_waiting: dict[str, int] = {}
         self._outcomes: OrderedDict[str, ToolOutcome | None] = OrderedDict()
         self._kept: OrderedDict[str, int] = OrderedDict()
-        self._inner: set[asyncio.Future[Any]] = set()
         self._stray: set[asyncio.Future[Any]] = set()
         self._is_closed = False
         for tool in tools:
@@ -374,11 +373,6 @@ class ToolRunner:
         if self._stray:
             await asyncio.wait(set(self._stray), timeout=_CANCEL_S)
 
-    @property
-    def is_inside(self) -> bool:
-        """Whether the running code is a tool's own, awaited for a call."""
-        return asyncio.current_task() in self._inner
-
     # -- inside ---------------------------------------------------------------------------------
 
     def _emit(self, event_type: EventType, data: dict[str, Any]) -> None:
@@ -444,8 +438,6 @@ class ToolRunner:
         """Await a tool's coroutine; at the deadline, or when cancelled, cancel it and see it end."""
         # A task of its own: asyncio.timeout would wait without bound for a tool that swallows cancellation.
         inner = asyncio.ensure_future(work)
-        self._inner.add(inner)
-        inner.add_done_callback(self._inner.discard)
         try:
             done, _ = await asyncio.wait({inner}, timeout=timeout_s)
             if done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
@@ -41,6 +41,7 @@ class TurnTaker:
         journal = conversation.user.journal
         assert journal is not None
         journal.vendor_decides = False
+        conversation.user.close_utterance()
         detection: TurnDetection = session.config["turn_detection"]
         if detection.kind in ("client", "manual"):
             return  # Whoever decided so far goes on.
@@ -101,7 +102,6 @@ class TurnTaker:
         if self._watcher is not None:
             self._watcher.flush()
         has_turn = user.has_open_turn
-        was_heard = user.is_speaking or user.turn_end is not None
         if self._keeps_end(respond):
             return
         try:
@@ -118,7 +118,7 @@ class TurnTaker:
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
             await self._end_by_hand(session, respond)
             return
-        if was_heard and respond:
+        if has_turn and respond:
             self._conversation.responses.expect()
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
@@ -129,8 +129,11 @@ class TurnTaker:
         user = self._conversation.user
         if not self.is_recovering() or user.journal is None:
             return False
+        if self._watcher is not None:
+            self._watcher.flush()
         if respond:
             user.turn_ended(user.journal.end)
+            user.close_utterance()
         else:
             user.turn_end = None  # It is heard with what follows.
         return True
@@ -151,7 +154,8 @@ class TurnTaker:
         assert session.sender is not None
         if respond:
             conversation.user.turn_ended(session.sender.cursor)
-            conversation.responses.input("audio", is_request=True, covers=session.sender.cursor)
+            if session.can("dialogue"):  # A recogniser owes the words, and no response.
+                conversation.responses.input("audio", is_request=True, covers=session.sender.cursor)
         try:
             await session.call("end_turn", respond)
         except VoxEngineError:
@@ -198,7 +202,7 @@ class InputWatcher:
         conversation: Told where speech starts and ends.
         audio_format: The engine's input format.
         base: Journal index of the first sample that will be pushed.
-        detection: Threshold and silence.
+        detection: Detector, threshold and silence.
         source: ``client`` when the end of speech ends the turn, ``inferred`` when it is only noted.
         on_turn_end: Called when the user's turn is over; for ``client``.
     """
@@ -212,15 +216,7 @@ class InputWatcher:
         source: Literal["client", "inferred"],
         on_turn_end: Callable[[], object],
     ) -> None:
-        from voxengine.audio.vad import Segmenter
-
-        options: dict[str, Any] = {
-            "threshold": detection.threshold,
-            "prefix_padding_ms": detection.prefix_padding_ms,
-            "silence_ms": detection.silence_ms,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
-        self._segmenter = Segmenter(audio_format.sample_rate, **given)
+        self._segmenter = conversation.user.ears.segmenter(detection, audio_format.sample_rate)
         self._segmenter.reset(base)
         self._channels = audio_format.channels
         self._conversation = conversation

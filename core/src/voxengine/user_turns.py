@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from voxengine.audio.format import AudioFormat
+from voxengine.ears import Ears
 from voxengine.events import EventType
 from voxengine.history import History
 from voxengine.journal import Journal
@@ -54,6 +55,8 @@ class UserTurns:
         """The session that owns the input."""
         self.journal: Journal | None = None
         """Accepted audio; made at the first connect."""
+        self.ears = Ears()
+        """What the client listens to the user with."""
         self.is_speaking = False
         self.turn_end: int | None = None
         """Journal index at which the unanswered spoken turn ended; None when none waits for an answer."""
@@ -70,6 +73,9 @@ class UserTurns:
         self._untold: str | None = None
         """The latest answered item whose words have not come; some services transcribe behind the answer."""
         self._gave_up = False
+        self._called_to: int | None = None
+        """Journal index up to which the agent has called a tool for what was said."""
+        self._called_texts: set[str] = set()
         self._texts: dict[str, str] = {}
 
     def open_journal(self, audio_format: AudioFormat, limit_s: float) -> None:
@@ -267,6 +273,50 @@ class UserTurns:
         if not self.is_speaking or self.turn_end is None:
             return self.is_speaking
         return self._speech_start is not None and self.turn_end < self._speech_start
+
+    def close_utterance(self) -> None:
+        """End the open utterance where its turn is known to be over and no session will say so any more."""
+        if self.is_speaking and not self.speaks_on:
+            assert self.turn_end is not None
+            self.speech_ended(self.turn_end, "inferred")
+
+    def called(self, trigger: str, covers: int | None) -> None:
+        """Note that the agent calls a tool for what was said: asked again, it would call it again.
+
+        Args:
+            trigger: What asked for the response that calls.
+            covers: Journal index up to which that one answers what was said; None: all that is complete.
+        """
+        if trigger == "text" and self._responses.awaiting:
+            self._called_texts.update(list(self.unanswered_texts)[:1])
+        elif trigger in ("text", "tool"):
+            self._called_texts.update(self.unanswered_texts)
+        if trigger in ("audio", "server", "inferred", "tool") and self.turn_end is not None:
+            self._called_to = self.turn_end if covers is None else min(covers, self.turn_end)
+
+    def let_go_of_called(self, *, takes_audio: bool) -> bool:
+        """Leave to the history the turns that a tool was called for; return whether there were any.
+
+        The answer is owed on the tool's result then. A spoken turn that has no transcript goes only where the next
+        session takes audio in its history: else that has to hear it again.
+
+        Args:
+            takes_audio: Whether it does.
+        """
+        texts = [
+            item_id for item_id in self._called_texts if self.unanswered_texts.pop(item_id, None) is not None
+        ]
+        called_to, self._called_to = self._called_to, None
+        self._called_texts.clear()
+        if called_to is None or self.turn_end is None or self.owner is None:
+            return bool(texts)
+        is_all = called_to >= self.turn_end
+        spoken = self._item if is_all or not self._earlier else self._earlier[0]
+        is_known = spoken is not None and spoken in self._history
+        if spoken is None or not is_known or not (takes_audio or self._history.get(spoken).is_transcribed):
+            return bool(texts)
+        self._release(self.owner, called_to)
+        return True
 
     def answer_is_whole(self, session: Session, trigger: str) -> None:
         """Note the end of an answer. One to speech whose end was never told tells it, where all is quiet."""

@@ -281,6 +281,33 @@ def test_device_that_is_not_there_ends_the_call(
     assert (code, err) == (1, "voxengine: No input device is called 'nobody'.\n")
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "reason"),
+    [
+        ("--processor", "keen", "No audio processor is called 'keen'. Installed: null"),
+        ("--detector", "keen", "No voice detector is called 'keen'. Installed: energy"),
+        ("--processor", "", "DeviceOptions.processors got ('',) (tuple); it takes a sequence of names."),
+        ("--detector", "", "TurnDetection.detector got '' (str); it takes a str that is not empty or None."),
+    ],
+)
+def test_processor_or_detector_that_there_is_none_of_is_one_sentence(
+    option: str, name: str, reason: str, voxengine: Command, card: Card
+) -> None:
+    code, _, err = voxengine("talk", "--provider", "mock", "--microphone", option, name)
+
+    assert code != 0
+    assert err.startswith(f"voxengine: {reason}")
+    assert err.count("\n") == 1
+
+
+def test_spoken_conversation_with_a_processor_and_a_detector(voxengine: Command, speaking: Card) -> None:
+    options = ("--processor", "null", "--detector", "energy")
+    code, out, err = voxengine("talk", "--provider", "mock", "--microphone", *options)
+
+    assert (code, err) == (0, "")
+    assert "    agent  " in out
+
+
 def test_meters_show_both_sides() -> None:
     assert meter_text(Levels(-30.0, -100.0)) == f"you {'|' * 10}{'.' * 10}   agent {'.' * 20}"
     assert meter_text(Levels(0.0, -60.0)).startswith("you " + "|" * 20)

@@ -541,6 +541,20 @@ def test_recogniser_writes_what_the_user_said(
     ]
 
 
+def test_synthesiser_writes_what_the_agent_said(
+    voxengine: Command, synthesiser: type[BaseProvider], tmp_path: Path
+) -> None:
+    transcript = tmp_path / "talk.jsonl"
+
+    code, out, err = voxengine(
+        "talk", "--provider", "reader", "--text", "Hello there", "--transcript", transcript
+    )
+
+    assert (code, err) == (0, "")
+    assert "    agent  Hello there\n" in out
+    assert [(line["kind"], line["text"]) for line in lines_of(transcript)][1:] == [("agent", "Hello there")]
+
+
 # -- configuration ---------------------------------------------------------------------------------
 
 
@@ -620,6 +634,17 @@ class Scribe(Plain):
             self.emit_event(EventType.TEXT_OUTPUT, {"text": "What is the weather like?", "is_partial": False})
 
 
+class Reader(Plain):
+    """Says what it is given."""
+
+    capabilities = Capabilities(
+        dialogue=UNSUPPORTED, synthesis=FULL, text_turn=FULL, speak=FULL, response_boundaries=FULL
+    )
+
+    async def speak(self, text: str, is_last: bool = True) -> None:
+        await self.send_text(text)
+
+
 @pytest.fixture
 def plain_provider() -> Iterator[type[BaseProvider]]:
     register_provider("plain", Plain)
@@ -632,3 +657,10 @@ def recogniser() -> Iterator[type[BaseProvider]]:
     register_provider("scribe", Scribe)
     yield Scribe
     unregister_provider("scribe")
+
+
+@pytest.fixture
+def synthesiser() -> Iterator[type[BaseProvider]]:
+    register_provider("reader", Reader)
+    yield Reader
+    unregister_provider("reader")

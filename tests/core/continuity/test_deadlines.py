@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.engine.fakes import RECOGNISER, calling, kind, speak, speech
+from tests.core.continuity.matrix import tone
+from tests.core.engine.fakes import RECOGNISER, calling, kind, silence, speak, speech
 from voxengine.errors import ErrorCode
 from voxengine.events import EventType
 from voxengine.testing import virtual
@@ -56,6 +57,26 @@ async def test_end_of_a_turn_that_the_vendor_heard_arms_it_too() -> None:
         await asyncio.sleep(5)
 
         assert len(lost(call)) == 1
+
+
+@virtual
+async def test_end_of_a_turn_that_the_vendor_never_heard_arms_it_too() -> None:
+    async with calling(deadlines=SHORT) as call:
+        await speak(call.engine, tone(600, 1), paced=True)
+        await call.engine.end_turn()
+        await asyncio.sleep(5)
+
+        assert "the answer that was asked for" in str(lost(call)[0].error)
+
+
+@virtual
+async def test_end_of_a_turn_without_speech_arms_nothing() -> None:
+    async with calling(deadlines=SHORT) as call:
+        await speak(call.engine, silence(600), paced=True)
+        await call.engine.end_turn()
+        await asyncio.sleep(60)
+
+        assert lost(call) == []
 
 
 @virtual

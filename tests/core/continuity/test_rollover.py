@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.continuity.test_reconnect import failing, lose
 from tests.core.engine.fakes import calling, caps, kind, silence, speak, speech
+from voxengine import VoiceEngineConfig
 from voxengine.errors import ErrorCode, ProviderError, RateLimited
 from voxengine.events import EventType
 from voxengine.testing import leak_check, virtual
@@ -144,3 +145,55 @@ async def test_service_that_allows_one_session_at_a_time_is_closed_first() -> No
             assert closed.timestamp <= event.timestamp
             assert call.engine.is_connected
     assert {len(ends) for ends in call.seen.session_endings().values()} == {1}
+
+
+@virtual
+async def test_switch_within_a_service_that_allows_one_session_closes_that_first_at_a_pause() -> None:
+    async with leak_check():
+        one = kind(behaviour={"connect": failing(RateLimited("one at a time"))})
+        async with calling(one, reconnect={"budget_s": 20}) as call:
+            first = call.provider()
+            await call.engine.send_text("Hello")
+            first.starts()
+            first.sounds(100)
+            changed = VoiceEngineConfig(provider="one", voice="other")
+            switching = asyncio.create_task(call.engine.switch_provider("one", changed))
+            await asyncio.sleep(5)
+            assert not switching.done()
+            assert call.engine.is_connected
+            first.writes("Hi.")
+            first.completes()
+            await speak(call.engine, speech(200))
+            await switching
+
+            assert call.engine.is_connected
+            assert call.engine.config.voice == "other"
+            assert call.seen.one(EventType.PROVIDER_SWITCHED).reason == "requested"
+            assert call.seen.one(EventType.CONNECTION_CLOSED).reason == "switch"
+            assert bytes(call.provider().audio) == speech(200)
+    assert {len(ends) for ends in call.seen.session_endings().values()} == {1}
+
+
+@virtual
+async def test_switch_that_fails_after_making_room_goes_back_to_the_session_before() -> None:
+    limited, broken = RateLimited("one at a time"), ProviderError("no", code=ErrorCode.UNAVAILABLE)
+    async with leak_check():
+        one = kind(behaviour={"connect": failing(limited, broken)})
+        async with calling(one, voice="mine", reconnect={"budget_s": 20}) as call:
+            with pytest.raises(ProviderError, match="no"):
+                await call.engine.switch_provider("one", VoiceEngineConfig(provider="one", voice="other"))
+            await asyncio.sleep(5)
+
+            assert call.engine.is_connected
+            assert call.engine.config.voice == "mine"
+
+
+@virtual
+async def test_service_that_says_when_to_come_again_keeps_the_session_in_force() -> None:
+    one = kind(behaviour={"connect": failing(RateLimited("slow down", retry_after_s=7))})
+    async with calling(one) as call:
+        with pytest.raises(RateLimited):
+            await call.engine.switch_provider("one", VoiceEngineConfig(provider="one"))
+
+        assert call.engine.is_connected
+        assert len(call.kinds["one"].made[0].of("disconnect")) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -71,6 +72,7 @@ class Conversations(RuleBasedStateMachine):
         self.turns: list[Turn] = []
         self.n_turns = 0
         others = [VoiceEngineConfig(provider=name, metadata=SCRIPT) for name in ("two", "three")]
+        self.past: list[Seen] = []
 
         async def get_weather() -> str:
             """Tell the weather."""
@@ -78,17 +80,16 @@ class Conversations(RuleBasedStateMachine):
             await asyncio.sleep(1)
             return "sunny"
 
-        self.engine = VoiceEngine(
-            VoiceEngineConfig(
-                provider="one",
-                metadata=SCRIPT,
-                deadlines=DEADLINES,
-                fallbacks=others,
-                tools=[get_weather],
-                journal_s=600,  # Who never lets the agent answer is never answered.
-            ),
-            registry=registry(**self.kinds),
+        self.config = VoiceEngineConfig(
+            provider="one",
+            metadata=SCRIPT,
+            deadlines=DEADLINES,
+            fallbacks=others,
+            tools=[get_weather],
+            journal_s=600,  # Who never lets the agent answer is never answered.
         )
+        self.registry = registry(**self.kinds)
+        self.engine = VoiceEngine(self.config, registry=self.registry)
         self.seen = Seen(self.engine)
         self.run(self.engine.connect())
         self.engine._recovery.failover.jitter.seed(0)  # One run is like the other.
@@ -185,6 +186,23 @@ class Conversations(RuleBasedStateMachine):
         with contextlib.suppress(ProviderError):  # The session was lost meanwhile.
             self.run(self.engine.configure_session(instructions="Be brief."))
 
+    @rule()
+    def hand_over(self) -> None:
+        """Take a snapshot, end the engine, and go on in another one."""
+        self.run(self._hand_over())
+
+    async def _hand_over(self) -> None:
+        text = json.dumps(self.engine.snapshot())
+        await self.engine.disconnect()
+        self.past.append(self.seen)
+        self.engine = VoiceEngine.resume(json.loads(text), self.config, registry=self.registry)
+        self.seen = Seen(self.engine)
+        for _ in range(5):
+            with contextlib.suppress(ProviderError):  # Told to refuse; it may be tried again.
+                await self.engine.connect()
+                break
+        self.engine._recovery.failover.jitter.seed(0)
+
     # -- what holds -------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -218,11 +236,12 @@ class Conversations(RuleBasedStateMachine):
     def _check(self) -> None:
         current = asyncio.all_tasks(self.loop)
         assert current == set()
-        ended = self.seen.session_endings()
-        assert all(len(endings) == 1 for endings in ended.values())
-        in_force = {event.session_epoch for event in self.seen.of(EventType.PROVIDER_SWITCHED)} | {1}
-        assert set(ended) == in_force
-        assert set(self.seen.endings().values()) <= {1}
+        for number, seen in enumerate([*self.past, self.seen]):
+            ended = seen.session_endings()
+            assert all(len(endings) == 1 for endings in ended.values())
+            in_force = {event.session_epoch for event in seen.of(EventType.PROVIDER_SWITCHED)}
+            assert set(ended) == in_force | ({1} if number == 0 else set())
+            assert set(seen.endings().values()) <= {1}
         calls = [item for item in self.engine.history if str(item.kind) == "tool_call"]
         assert len(self.runs) <= len(calls)
         sessions = [provider for kind in self.kinds.values() for provider in kind.made]

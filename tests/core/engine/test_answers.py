@@ -444,6 +444,36 @@ async def test_words_of_a_recogniser_are_the_users() -> None:
 
 
 @virtual
+async def test_text_of_a_synthesis_is_the_agents_beside_what_is_recognised() -> None:
+    async with calling(kind(capabilities=RECOGNISER)) as call:
+        one = call.provider()
+        one.answers("Good morning.", ms=100)
+        one.emit_event(EventType.TEXT_OUTPUT, {"text": "hello", "is_partial": False})
+        one.emit_event(
+            EventType.TEXT_OUTPUT, {"text": "of its own", "is_partial": False, "response_id": "unknown"}
+        )
+
+        assert [(item.role, item.text) for item in call.engine.history] == [
+            ("agent", "Good morning."),
+            ("user", "hello"),
+            ("user", "of its own"),
+        ]
+
+
+@virtual
+async def test_text_for_a_service_without_dialogue_is_said_and_is_no_turn_of_the_user() -> None:
+    async with calling(kind(capabilities=RECOGNISER)) as call:
+        one = call.provider()
+        await call.engine.send_text("Good morning.")
+        one.starts(trigger="say")
+        one.writes("Good morning.", is_partial=False)
+        one.completes()
+
+        assert (one.of("speak"), one.of("send_text")) == (["Good morning."], [])
+        assert [(item.role, item.text) for item in call.engine.history] == [("agent", "Good morning.")]
+
+
+@virtual
 async def test_external_sink_is_the_clock() -> None:
     async with calling(playback="external") as call:
         one = call.provider()

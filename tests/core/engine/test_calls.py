@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -163,6 +163,95 @@ async def test_sessions_that_count_their_calls_anew_do_not_collide() -> None:
         assert len(set(ids)) == 2
         assert [event.call_id for event in call.seen.of(EventType.FUNCTION_CALL_COMPLETED)] == ids
         assert [item.call_id for item in call.engine.history if item.kind == "tool_result"] == ids
+
+
+async def gathered(switch: Awaitable[None]) -> None:
+    await asyncio.gather(switch)
+
+
+async def timed(switch: Awaitable[None]) -> None:
+    await asyncio.wait_for(switch, 60)
+
+
+async def as_task(switch: Awaitable[None]) -> None:
+    await asyncio.ensure_future(switch)
+
+
+async def plainly(switch: Awaitable[None]) -> None:
+    await switch
+
+
+@pytest.mark.parametrize("waits", [plainly, gathered, timed, as_task], ids=lambda how: how.__name__)
+@virtual
+async def test_tool_that_waits_for_a_switch_is_told_and_the_turn_is_answered(waits: Any) -> None:
+    async def move() -> str:
+        """Move to the other provider."""
+        await waits(call.engine.switch_provider("two"))
+        return "moved"
+
+    async with with_tools(move, add) as call:
+        call.provider().starts()
+        call.provider().asks_for("move")
+        call.provider().asks_for("add", "c2", a=1, b=1)
+        await asyncio.sleep(5)
+
+        first, second = sorted(results(call), key=lambda given: given[0])
+        assert "a tool that waits for it is one" in first[1]
+        assert first[2]
+        assert second == ("c2", "2", False)
+        assert call.engine.session is not None
+        assert call.engine.session.name == "one"
+
+
+@pytest.mark.slow
+async def test_tool_in_a_thread_that_waits_for_a_switch_is_told() -> None:
+    def move() -> str:
+        """Move to the other provider."""
+        call.engine.call_threadsafe("switch_provider", "two").result(60)
+        return "moved"
+
+    async with with_tools(move) as call:
+        call.provider().starts()
+        failed = call.engine.events.stream(EventType.FUNCTION_CALL_FAILED)
+        call.provider().asks_for("move")
+
+        event = await asyncio.wait_for(anext(failed), 30)
+        assert "a tool that waits for it is one" in str(event.error)
+
+
+@virtual
+async def test_tool_may_start_a_switch_and_return() -> None:
+    started: list[asyncio.Task[None]] = []
+
+    async def move() -> str:
+        """Move to the other provider."""
+        started.append(asyncio.create_task(call.engine.switch_provider("two")))
+        await asyncio.sleep(1)
+        return "moving"
+
+    async with with_tools(move) as call:
+        call.provider().starts()
+        call.provider().asks_for("move")
+        await asyncio.sleep(0.1)
+        await asyncio.wait(started)
+
+        assert started[0].exception() is None
+        assert results(call) == [("c1", "moving", False)]
+        assert call.engine.session is not None
+        assert call.engine.session.name == "two"
+
+
+@virtual
+async def test_choice_of_a_tool_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="tool_choice is 'nosuch'.*There are no tools"):
+        async with with_tools(tool_choice="nosuch"):
+            pass
+    async with with_tools(add, tool_choice="add") as call:
+        with pytest.raises(ConfigError, match="The tools are: add"):
+            await call.engine.configure_session(tool_choice="nosuch")
+
+        assert call.engine.config.tool_choice == "add"
+        assert call.provider().of("configure_session") == []
 
 
 @virtual

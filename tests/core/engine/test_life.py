@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import threading
 from collections.abc import Callable
@@ -227,6 +228,47 @@ def test_parts_of_the_engine_are_free_before_there_is_a_loop_and_after_it() -> N
     use_from_another_thread()
 
     assert used == [*PARTS, *PARTS]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "connect", "disconnect", "switch_provider"])
+def test_engine_of_a_loop_that_is_over_says_so_in_the_next(method: str) -> None:
+    engine = engine_of(kind())
+    args = METHODS.get(method, ("one",) if method == "switch_provider" else ())
+
+    async def use() -> None:
+        result = getattr(engine, method)(*args)
+        if inspect.isawaitable(result):
+            await result
+
+    run_virtual(engine.connect())
+
+    with pytest.raises(UsageError, match=r"another event loop\. Make a new VoiceEngine"):
+        run_virtual(use())
+
+
+@pytest.mark.parametrize("wrong", ["x", None, float("nan"), float("inf"), -1, True], ids=repr)
+@pytest.mark.parametrize(
+    ("method", "name"), [("wait_idle", "timeout_s"), ("wait_idle", "settle_s"), ("wait_played", "timeout_s")]
+)
+@virtual
+async def test_wait_takes_a_number_of_seconds(method: str, name: str, wrong: Any) -> None:
+    async with calling() as call:
+        with pytest.raises(UsageError, match=f"{method}: {name} is "):
+            await getattr(call.engine, method)(**{name: wrong})
+
+
+@virtual
+async def test_call_threadsafe_refuses_what_is_no_method() -> None:
+    async with calling() as call:
+        for wrong in ("nosuch", "history", 5):
+            with pytest.raises(UsageError, match="no method of the engine"):
+                call.engine.call_threadsafe(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("taps", [None, 5, "tap"])
+def test_taps_are_a_list(taps: Any) -> None:
+    with pytest.raises(ConfigError, match="it is a list of taps"):
+        VoiceEngine(VoiceEngineConfig(provider="one"), taps=taps)
 
 
 @virtual

@@ -41,6 +41,7 @@ from voxengine.errors import (
     ProviderNotFound,
 )
 from voxengine.events import EventType
+from voxengine.replay import USE_RESULT
 from voxengine.testing import leak_check, run_virtual, virtual
 
 
@@ -292,9 +293,9 @@ async def test_open_tool_call_runs_once_and_its_result_goes_over() -> None:
 
     assert runs == ["robin"]
     items = two.made[0].of("load_history")[0]
-    assert [str(item.kind) for item in items] == ["tool_call", "tool_result"]
-    assert "a bird" in items[1].text
-    assert two.made[0].of("send_text") == ["What is a robin?"]
+    assert [str(item.kind) for item in items] == ["user_text", "tool_call", "tool_result"]
+    assert "a bird" in items[2].text
+    assert two.made[0].of("send_text") == [USE_RESULT]  # Asked again, it would call again.
     two.made[0].answers("A bird.")
     await engine.wait_idle(timeout_s=5)
     await engine.disconnect()
@@ -354,10 +355,10 @@ async def test_next_that_dies_before_it_takes_over_changes_nothing() -> None:
         await speak(call.engine, speech(100))
         engine = call.engine
         engine.tool  # noqa: B018 - the engine's own; nothing is registered
-        engine._conversation.calls.n_open = 1  # What keeps the switch waiting.
+        engine._conversation.calls._open.add("call")  # What keeps the switch waiting.
         switching = asyncio.create_task(engine.switch_provider("two"))
         await asyncio.sleep(1)
-        engine._conversation.calls.n_open = 0
+        engine._conversation.calls._open.clear()
         engine._conversation.activity.touch()
 
         with pytest.raises(ConnectionLost, match="before it took over"):

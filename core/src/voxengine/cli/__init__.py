@@ -386,6 +386,27 @@ def _add_recordings(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
 
 
+def _add_choice_of_devices(parser: argparse.ArgumentParser) -> None:
+    with_what = parser.add_argument_group("with which devices; `voxengine devices` lists them")
+    with_what.add_argument("--input-device", metavar="DEVICE", help="its name, a part of it, or its index")
+    with_what.add_argument("--output-device", metavar="DEVICE", help="likewise")
+    with_what.add_argument(
+        "--half-duplex",
+        action="store_true",
+        help="do not hear anything while the agent speaks: for a loudspeaker beside the microphone",
+    )
+    with_what.add_argument(
+        "--processor",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an audio processor for the microphone, such as an echo canceller; several come one after the other",
+    )
+    with_what.add_argument(
+        "--detector", metavar="NAME", help="find the turns here, with this voice detector; energy is built in"
+    )
+
+
 def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "talk",
@@ -398,6 +419,13 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     who.add_argument("--provider", metavar="P", help="the provider's name; `voxengine providers` lists them")
     who.add_argument("--profile", metavar="NAME", help="a profile of the configuration file, instead")
     who.add_argument("--config", metavar="FILE", help="that file (default: voxengine.toml)")
+    who.add_argument(
+        "--fallback",
+        action="append",
+        default=[],
+        metavar="NAME[=URL]",
+        help="who goes on when the first is lost: a profile of the file, or a provider with its address; may be repeated",
+    )
     what = parser.add_argument_group("what to say")
     what.add_argument("--input", metavar="WAV", help="the user's speech; - reads standard input")
     what.add_argument(
@@ -414,14 +442,7 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="speak, whatever standard input is; or write, though there is a microphone",
     )
     what.add_argument("--fast", action="store_true", help="send and play as fast as the provider takes it")
-    with_what = parser.add_argument_group("with which devices; `voxengine devices` lists them")
-    with_what.add_argument("--input-device", metavar="DEVICE", help="its name, a part of it, or its index")
-    with_what.add_argument("--output-device", metavar="DEVICE", help="likewise")
-    with_what.add_argument(
-        "--half-duplex",
-        action="store_true",
-        help="do not hear anything while the agent speaks: for a loudspeaker beside the microphone",
-    )
+    _add_choice_of_devices(parser)
     out = parser.add_argument_group("what to keep")
     out.add_argument(
         "--output",

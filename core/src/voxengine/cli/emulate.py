@@ -14,6 +14,7 @@ from typing import Any
 
 from voxengine.cli import running
 from voxengine.cli.terminal import prints_to_stderr
+from voxengine.errors import ConfigError
 from voxengine.testing.emulator import Emulator, find_emulator, load_harness
 
 __all__ = ["run"]
@@ -23,6 +24,8 @@ _SIGNALS = ("SIGINT", "SIGTERM")
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM and return 0. Raises ConfigError for what is wrong before that."""
+    if not arguments.key.strip():
+        raise ConfigError("An empty --key would refuse every client. Give one, or leave --key out.")
     with prints_to_stderr():
         found = find_emulator(arguments.emulator)
     emulator = found(

@@ -64,14 +64,26 @@ def _is_there(name: str | None) -> bool:
 
 
 def with_devices(config: VoiceEngineConfig, arguments: argparse.Namespace) -> VoiceEngineConfig:
-    """Return the configuration with the devices that the options name."""
+    """Return the configuration with the devices, and what listens to them, that the options name.
+
+    Raises:
+        ConfigError: A name is empty.
+    """
     changes: dict[str, Any] = {}
     for name in ("input_device", "output_device"):
         text = getattr(arguments, name)
         if text is not None:
             changes[name] = int(text) if text.isdigit() else text
+    options: dict[str, Any] = {}
     if arguments.half_duplex:
-        changes["device_options"] = attrs.evolve(config.device_options, half_duplex=True)
+        options["half_duplex"] = True
+    if arguments.processor:
+        options["processors"] = arguments.processor
+    changes["device_options"] = attrs.evolve(config.device_options, **options)
+    if arguments.detector is not None:
+        changes["turn_detection"] = attrs.evolve(
+            config.turn_detection, kind="client", detector=arguments.detector
+        )
     return attrs.evolve(config, **changes)
 
 

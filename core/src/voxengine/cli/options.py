@@ -12,7 +12,7 @@ import attrs
 
 from voxengine.cli.functions import load_function
 from voxengine.cli.terminal import prints_to_stderr
-from voxengine.config import VoiceEngineConfig, config_path, thawed
+from voxengine.config import VoiceEngineConfig, config_path, profile_names, thawed
 from voxengine.errors import ConfigError
 from voxengine.providers.registry import available_providers, default_registry
 
@@ -42,12 +42,31 @@ def build_config(arguments: argparse.Namespace) -> VoiceEngineConfig:
         metadata["url"] = arguments.url
     if arguments.fast:
         changes["playback"] = "external"
+    if getattr(arguments, "fallback", None):
+        changes["fallbacks"] = (
+            *base.fallbacks,
+            *(_fallback(text, arguments.config) for text in arguments.fallback),
+        )
     if arguments.tool:
         changes["tools"] = (*base.tools, *map(load_function, arguments.tool))
     config = attrs.evolve(base, metadata=metadata, **changes)
     with prints_to_stderr():
-        default_registry.get(config.provider)
+        for name in (config.provider, *(fallback.provider for fallback in config.fallbacks)):
+            default_registry.get(name)
     return config
+
+
+def _fallback(text: str, path: str | None) -> VoiceEngineConfig:
+    name, separator, url = (part.strip() for part in text.partition("="))
+    if not name or (separator and not url):
+        raise ConfigError(
+            f"--fallback takes a profile, a provider or PROVIDER=URL, for example mock=ws://127.0.0.1:9000; it got {text!r}."
+        )
+    if url:
+        return VoiceEngineConfig(provider=name, metadata={"url": url})
+    if name in profile_names(path):
+        return VoiceEngineConfig.load(profile=name, path=path)
+    return VoiceEngineConfig(provider=name)
 
 
 def _base(arguments: argparse.Namespace) -> VoiceEngineConfig:

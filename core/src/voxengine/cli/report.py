@@ -79,6 +79,7 @@ class Report:
         self._started = started
         self._plays_at_once = plays_at_once
         self._is_reconnecting = False
+        self._refusals: set[str] = set()
         self._said: dict[str, _Said] = {}
         self._with_output: set[str | None] = set()
         self._handlers: dict[EventType, Callable[[Event], None]] = {
@@ -152,13 +153,14 @@ class Report:
             self._add(event.timestamp, "user", role="user", text=text, item_id=event.item_id)
 
     def _text_output(self, event: Event) -> None:
-        session = self._engine.session
-        if session is not None and not session.can("dialogue"):
+        session, history, item_id = self._engine.session, self._engine.history, event.item_id or ""
+        is_spoken = item_id in history and history.get(item_id).role == "agent"
+        if session is not None and not session.can("dialogue") and not is_spoken:
             self._input_transcript(event)  # A recogniser's text is what the user said.
             return
         self._signed()
         self._with_output.add(event.response_id)
-        item_id, text = event.item_id or "", event.text or ""
+        text = event.text or ""
         said = self._said.setdefault(item_id, _Said(event.response_id or ""))
         said.text = text
         if event.is_partial:
@@ -300,6 +302,9 @@ class Report:
     def _not_opened(self, event: Event) -> None:
         if self._is_reconnecting and not event.will_retry:  # The first connect raises what it says.
             self._fail(event.error)
+        elif self._is_reconnecting and str(event.error) not in self._refusals:
+            self._refusals.add(str(event.error))
+            self._screen.line("warning", str(event.error), "yellow")
 
     def _error(self, event: Event) -> None:
         if event.recoverable:

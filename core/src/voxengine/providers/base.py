@@ -198,12 +198,17 @@ class BaseProvider(ABC):
         May be called from any thread; from another one than the loop's it takes effect there soon after.
 
         Raises:
-            UsageError: There is no such event type.
+            UsageError: There is no such event type, or ``data`` is no mapping.
         """
         if isinstance(event, Event):
             event_type, values = event.type, dict(raw_data(event.data))
         else:
             event_type = event if type(event) is EventType else make_event(event).type
+            given: object = data
+            if given is not None and not isinstance(given, Mapping):
+                raise UsageError(
+                    f"emit_event({event_type}) takes the event's fields as a mapping, not a {type(given).__name__}."
+                )
             values = dict(data or {})
         if self._thread_id is None or threading.get_ident() == self._thread_id:
             self.emit_now(event_type, values)

@@ -6,15 +6,17 @@ found.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from voxengine.errors import ConfigError
 
-__all__ = ["Unreadable", "find_entry_points", "identity", "make_offered"]
+__all__ = ["Unreadable", "find_entry_points", "find_offered", "identity", "make_offered"]
 
 
 @attrs.frozen
@@ -45,16 +47,29 @@ def find_entry_points(
 def make_offered(group: str, name: str, what: str, built_in: tuple[str, ...], *arguments: object) -> object:
     """Call what installed packages offer under a name in a group, and return what it makes.
 
+    The first four arguments are those of :func:`find_offered`, the others are for the call.
+
+    Raises:
+        ConfigError: There is none, two packages offer it, or it cannot be made. One that it raises itself
+            goes through as it is.
+    """
+    return find_offered(group, name, what, built_in)(*arguments)
+
+
+def find_offered(group: str, name: str, what: str, built_in: tuple[str, ...]) -> Callable[..., object]:
+    """Return what installed packages offer under a name in a group.
+
     Args:
         group: Of the entry points.
         name: The one that is wanted.
         what: A noun for messages.
         built_in: Names that need no package, for the message that there is no such name.
-        arguments: For the call.
+
+    Returns:
+        Something to call. It raises ConfigError when what is offered fails; a ConfigError goes through as it is.
 
     Raises:
-        ConfigError: There is none, two packages offer it, or it cannot be made. One that it raises itself
-            goes through as it is.
+        ConfigError: There is none, two packages offer it, or it cannot be imported.
     """
     found, unreadable = find_entry_points(group)
     wanted = {entry.value: entry for entry in found if entry.name == name}
@@ -67,14 +82,18 @@ def make_offered(group: str, name: str, what: str, built_in: tuple[str, ...], *a
             f"Two packages offer the {what} {name!r}: {' and '.join(sorted(wanted))}. Uninstall one."
         )
     ((value, entry),) = wanted.items()
-    try:
-        return entry.load()(*arguments)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"The {what} {name!r} ({value}) cannot be used: {type(error).__name__}: {error}"
-        ) from error
+
+    def tried(call: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return call(*arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"The {what} {name!r} ({value}) cannot be used: {type(error).__name__}: {error}"
+            ) from error
+
+    return functools.partial(tried, tried(entry.load))
 
 
 def _one_by_one(

@@ -136,14 +136,18 @@ class _Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
-            self.done.set_exception(exc or EOFError())
+            self._fail(exc or EOFError())
         self.ws.connection_lost(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        self.done.set_exception(exc)
+        self.done.exception()  # Seen: whoever dials may have been cancelled before it waits for this.
 
     def _look(self, *, is_over: bool) -> None:
         try:
             self._judge(is_over)
         except Exception as exc:
-            self.done.set_exception(exc)
+            self._fail(exc)
 
     def _judge(self, is_over: bool) -> None:
         """Go on when the answer is whole; raise what it means when it opens no WebSocket."""
@@ -189,9 +193,7 @@ class _Opening(asyncio.Protocol):
         raise _Refused(answer.status, answer.getheaders(), body)
 
     async def abandon(self) -> None:
-        """Leave no socket behind, nor an exception that nobody looked at."""
-        if self.done.done() and not self.done.cancelled():
-            self.done.exception()
+        """Leave no socket behind."""
         if self._socket is None:
             return
         self._socket.abort()

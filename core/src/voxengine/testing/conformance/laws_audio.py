@@ -106,10 +106,15 @@ async def size_of_a_chunk_does_not_matter(probe: Probe) -> None:
 @law("audio", into=LAWS, needs=("dialogue",), declared=("server_turn_detection",))
 async def speech_is_answered(probe: Probe) -> None:
     """Under the vendor's turn detection, speech followed by silence gets an answer."""
+    for quick in probe.ways("try_send_audio"):
+        await _speech_answered(probe, quick=quick)
+
+
+async def _speech_answered(probe: Probe, *, quick: bool) -> None:
     async with probe.open() as live:
         since = live.now
 
-        await live.say()
+        await live.say(quick=quick)
         turn = await live.answer(since, "Speech and silence got no answer")
 
         if not turn.output:
@@ -155,16 +160,21 @@ async def emotion_is_told(probe: Probe) -> None:
 
 @law("audio", into=LAWS, declared=("recognition",))
 async def speech_is_transcribed(probe: Probe) -> None:
-    """Speech gives a final transcript that is not empty."""
+    """Speech gives a final transcript that is not empty, and it comes once."""
     if not probe.declares("server_turn_detection") and not probe.can("client_turn_detection"):
         raise LawSkipped(Skip.UNDECLARED, "no way of ending a spoken turn is declared")
     # A recogniser may hand out what it heard as TEXT_OUTPUT.
     kinds = [EventType.INPUT_TRANSCRIPT]
     if not probe.can("dialogue"):
         kinds.append(EventType.TEXT_OUTPUT)
+    for quick in probe.ways("try_send_audio"):
+        await _speech_transcribed(probe, kinds, quick=quick)
+
+
+async def _speech_transcribed(probe: Probe, kinds: list[EventType], *, quick: bool) -> None:
     async with probe.open(transcription=True) as live:
         since = live.now
-        await live.say()
+        await live.say(quick=quick)
 
         def is_there() -> bool:
             return any(
@@ -174,6 +184,15 @@ async def speech_is_transcribed(probe: Probe) -> None:
 
         if not await live.until(is_there, probe.settings.answer_s):
             raise LawBroken(f"Speech gave no final transcript. What came: {live.seen(since)}.")
+        await live.quiet()
+        seen: set[tuple[object, object]] = set()
+        for event in live.of(EventType.INPUT_TRANSCRIPT, since=since):
+            final = (event.data.get("item_id"), event.data.get("text"))
+            if event.data.get("is_partial") or final[0] is None:
+                continue
+            if final in seen:
+                raise LawBroken("The final INPUT_TRANSCRIPT of one item came twice.")
+            seen.add(final)
 
 
 @law("audio", into=LAWS, needs=("dialogue", "client_turn_detection"))

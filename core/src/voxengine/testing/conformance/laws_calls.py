@@ -55,13 +55,19 @@ async def interrupt_before_an_answer_is_harmless(probe: Probe) -> None:
 async def interrupt_stops_the_answer(probe: Probe) -> None:
     """Interrupt with what was heard ends the response once, as cancelled, and no more of it comes."""
     probe.require_answers()
+    for quick in probe.ways("try_interrupt"):
+        await _interrupt_stops(probe, quick=quick)
+
+
+async def _interrupt_stops(probe: Probe, *, quick: bool) -> None:
     async with probe.open() as live:
         turn = await live.begin_long_answer()
         if turn.of(*ENDINGS):
             _too_short(probe)
         since = live.now
 
-        await live.works("interrupt", _heard(turn), when="in the middle of an answer")
+        if not (quick and live.provider.try_interrupt(_heard(turn))):
+            await live.works("interrupt", _heard(turn), when="in the middle of an answer")
 
         ending = await live.wait_for(*ENDINGS, since=since, why="interrupt() in the middle of an answer")
         at = live.events.index(ending)
@@ -184,7 +190,7 @@ async def vocabulary_changes_in_mid_session(probe: Probe) -> None:
 
 @law("calls", into=LAWS, needs=("text_turn", "session_tools"))
 async def tool_is_called_by_name(probe: Probe) -> None:
-    """A declared tool is called by its name, with a call_id and with arguments that fit its schema."""
+    """A declared tool is called once and by its name, with a call_id and with arguments that fit its schema."""
     async with probe.open(tools=[dict(probe.settings.tool)]) as live:
         call = await live.ask_for_a_call()
 
@@ -192,6 +198,10 @@ async def tool_is_called_by_name(probe: Probe) -> None:
             raise LawBroken(f"The call names {call.data.get('name')!r}, not the declared tool.")
         if not call.data.get("call_id"):
             raise LawBroken("The call has no call_id.")
+        await live.quiet()
+        calls = [event.data.get("call_id") for event in live.of(EventType.FUNCTION_CALL_INVOKED)]
+        if calls.count(call.data["call_id"]) > 1:
+            raise LawBroken("FUNCTION_CALL_INVOKED came twice for one call.")
         arguments = call.data.get("arguments")
         if not isinstance(arguments, Mapping):
             raise LawBroken(f"arguments is a {type(arguments).__name__}; it is a decoded mapping.")

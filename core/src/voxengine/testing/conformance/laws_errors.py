@@ -117,6 +117,10 @@ async def unreachable_service_is_named(probe: Probe) -> None:
         raise LawBroken("A service that cannot be reached is called not recoverable.")
 
 
+_SILENT_BYTES: Final = 9600
+"""Some silence in any PCM16 mono."""
+
+
 @law("errors", into=LAWS, essential=True)
 async def lost_session_ends_exactly_once(probe: Probe) -> None:
     """When the service cuts the connection, the loss is reported once, at the latest by the next call."""
@@ -132,7 +136,10 @@ async def lost_session_ends_exactly_once(probe: Probe) -> None:
         for _ in range(3):
             # The first call makes it end; one that did not notice learns it from the next.
             with contextlib.suppress(ConnectionLost, NotConnected):
-                await engine.send_text(probe.settings.prompt_text)
+                if probe.can("text_turn"):
+                    await engine.send_text(probe.settings.prompt_text)
+                else:
+                    await engine.send_audio(bytes(_SILENT_BYTES))
             with contextlib.suppress(ProviderError, NotConnected):
                 await engine.wait_idle(timeout_s=probe.settings.settle_s)
             if losses:

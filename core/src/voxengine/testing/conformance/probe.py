@@ -202,11 +202,11 @@ class Live:
     def _has_grown(self, n_events: int) -> bool:
         return self.now > n_events
 
-    async def say(self, *, ends: bool = True) -> None:
+    async def say(self, *, ends: bool = True, quick: bool = False) -> None:
         """Send speech, and the end of the turn: silence under the vendor's detection, else ``end_turn``."""
         form = self.probe.input_format(self.provider)
         sound = self.probe.speech_in(form)
-        await self.send(sound, form)
+        await self.send(sound, form, quick=quick)
         if not ends:
             return
         if self.probe.declares("server_turn_detection") and not self.probe.is_manual(self.provider):
@@ -215,8 +215,11 @@ class Live:
         else:
             await self.works("end_turn", True, when="after speech")
 
-    async def send(self, sound: bytes, form: AudioFormat) -> None:
-        """Send audio as the engine does: in chunks, and no faster than the provider declares."""
+    async def send(self, sound: bytes, form: AudioFormat, *, quick: bool = False) -> None:
+        """Send audio as the engine does: in chunks, and no faster than the provider declares.
+
+        ``quick``: by ``try_send_audio``, and by ``send_audio`` what that does not take.
+        """
         capabilities = self.probe.capabilities
         chunk_ms = max(capabilities.preferred_chunk_ms or 20, capabilities.min_chunk_ms or 0)
         size = form.n_bytes(chunk_ms)
@@ -226,9 +229,9 @@ class Live:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for at in range(0, len(sound), size):
-            await self.works(
-                "send_audio", sound[at : at + size], when=f"with {chunk_ms} ms of {form.describe()}"
-            )
+            chunk = sound[at : at + size]
+            if not (quick and self.provider.try_send_audio(chunk)):
+                await self.works("send_audio", chunk, when=f"with {chunk_ms} ms of {form.describe()}")
             if speed is not None:
                 due = began + form.duration_ms(at + size) / 1000 / speed
                 await asyncio.sleep(max(0.0, due - loop.time()))
@@ -299,6 +302,11 @@ class Probe:
     def declares(self, row: str) -> bool:
         """Return whether a capability is partial or full."""
         return bool(self.capabilities.support(row))
+
+    def ways(self, quick_hook: str) -> tuple[bool, ...]:
+        """Return False for the hook that waits, and True besides for a class with its own that does not."""
+        own = getattr(self.provider_class, quick_hook, None)
+        return (False,) if own in (None, getattr(BaseProvider, quick_hook)) else (False, True)
 
     @property
     def has_boundaries(self) -> bool:
