@@ -32,6 +32,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 import tomllib
 from pathlib import Path
@@ -316,14 +317,15 @@ def tests(session: nox.Session) -> None:
 def matrix(session: nox.Session, websockets: str) -> None:
     """Run the tests of the code on each supported Python with each supported major version of websockets.
 
-    Those of core and plug-ins but for the slow ones: on the lowest Python with each version, and on each
-    Python with the newest version; in the remaining corners only the files that name the transport or
-    websockets. What is built, installed and documented is the same everywhere and is left to `tests`.
+    Those of core and plug-ins but for the slow ones: all where both are the oldest and where both are the
+    newest, elsewhere the files that name the transport or websockets. What is built, installed and
+    documented is the same everywhere and is left to `tests`.
     `-- FILE…` overrides.
     """
     install(session, "tests", websockets=websockets)
-    everything = session.python == PYTHONS[0] or websockets == WEBSOCKETS_MAJORS[-1]
-    chosen = session.posargs or (MATRIX_FOLDERS if everything else transport_tests())
+    corner = (session.python, websockets)
+    is_end = corner in {(PYTHONS[i], WEBSOCKETS_MAJORS[i]) for i in (0, -1)}
+    chosen = session.posargs or (MATRIX_FOLDERS if is_end else transport_tests())
     chosen = [*chosen, "tests/meta/test_packaging.py::test_matrix_runs_against_the_version_that_it_names"]
     run_tests(session, "-q", *PARALLEL, "-m", "not slow", *chosen, VOXENGINE_TEST_WEBSOCKETS=websockets)
 
@@ -333,6 +335,7 @@ MATRIX_FOLDERS = ["tests/core", "tests/plugins"]
 
 def transport_tests() -> list[str]:
     files = [file for folder in MATRIX_FOLDERS for file in sorted((ROOT / folder).rglob("test_*.py"))]
+    files.remove(ROOT / "tests/core/transport/test_fast.py")  # Of picows, which the matrix goes without.
     return [str(file) for file in files if re.search("transport|websocket", file.read_text("utf-8"))]
 
 
@@ -350,7 +353,7 @@ def conformance(session: nox.Session) -> None:
 def witnesses(session: nox.Session) -> None:
     """Let foreign clients talk to the emulators: each holds a whole conversation.
 
-    Where there is npm, OpenAI's client for Node too. Arguments after `--` go to pytest.
+    Where there is npm, OpenAI's client and Azure's Speech SDK for Node too. Arguments after `--` go to pytest.
     """
     install(session, "witnesses", file="constraints-witnesses.txt")
     modules = npm_packages(session)
@@ -383,14 +386,66 @@ def npm_packages(session: nox.Session) -> str:
 
 @nox.session
 def audio(session: nox.Session) -> None:
-    """Run PyAudio's streams on a virtual sound card, which has to be there: .ci/run installs what it needs.
+    """Run PyAudio's streams on a virtual sound card, and echo cancelling and the neural detector for real.
 
-    PyAudio is built from source where there is no wheel. Arguments after `--` go to pytest.
+    Left out, with the reason, where something of the system is missing; an error there when
+    VOXENGINE_REQUIRE_CARD is set, as in CI: .ci/run installs it. PyAudio is built from source where there is
+    no wheel. Arguments after `--` go to pytest.
     """
+    missing = missing_for_sound()
+    if missing:
+        reason = f"no virtual sound card without {', '.join(missing)}. Try, as root: apt-get install {SOUND}"
+        (session.error if "VOXENGINE_REQUIRE_CARD" in os.environ else session.skip)(reason)
     install(session, "audio")
-    folders = ["tests/audio_lab", "tests/core/audio/test_pyaudio_backend.py"]
+    install_detector_model(session)
+    folders = [
+        "tests/audio_lab",
+        "tests/core/audio/test_pyaudio_backend.py",
+        "tests/plugins/audio_processors",
+    ]
     # One after the other: each scenario has a card of its own, and a machine that is busy starves them all.
-    run_tests(session, "-q", *folders, *session.posargs, VOXENGINE_REQUIRE_CARD="1")
+    run_tests(
+        session,
+        "-q",
+        *folders,
+        *session.posargs,
+        VOXENGINE_REQUIRE_CARD="1",
+        VOXENGINE_REQUIRE_PROCESSORS="1",
+    )
+
+
+SOUND = "pulseaudio pulseaudio-utils libasound2-plugins portaudio19-dev gcc libc6-dev python3-dev"
+"""Debian's packages of what :func:`missing_for_sound` looks for; .ci/run reads this line."""
+
+
+def missing_for_sound() -> list[str]:
+    """What the session `audio` needs of the system and does not find."""
+    missing = [name for name in ("pulseaudio", "pactl", "parec", "pacat", "gcc") if not shutil.which(name)]
+    plugin = "alsa-lib/libasound_module_pcm_pulse.so"
+    files = {
+        "the ALSA plug-in of PulseAudio": [*Path("/usr/lib").glob(f"*/{plugin}"), Path("/usr/lib", plugin)],
+        "the headers of PortAudio": [
+            Path(folder, "portaudio.h") for folder in ("/usr/include", "/usr/local/include")
+        ],
+        "the headers of Python": [Path(sysconfig.get_path("include"), "Python.h")],
+    }
+    return missing + [what for what, places in files.items() if not any(place.exists() for place in places)]
+
+
+def install_detector_model(session: nox.Session) -> None:
+    """Install the model of the neural voice detector: without what its package asks for (PyTorch) and we do
+    not use, and hence after the check of what is installed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        requirements = Path(scratch, "requirements.txt")
+        requirements.write_text(DETECTOR_MODEL, "utf-8")
+        target = ["--python", session.virtualenv.location, "--no-deps", "--require-hashes"]
+        run_uv(session, "pip", "install", *target, "-r", str(requirements))
+
+
+DETECTOR_MODEL = (
+    "silero-vad==6.2.3 --hash=sha256:7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8\n"
+)
 
 
 @nox.session
@@ -427,6 +482,16 @@ def peers(session: nox.Session) -> None:
     arguments = session.posargs or ["--all"]
     command = [sys.executable, "benchmarks/peers/run.py", "--venvs", str(NOX_FOLDER / "peers"), *arguments]
     session.run(*command, external=True, env={"PYTHONPATH": None})
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Hold a conversation of eight hours in which the services fail at random, in some minutes of virtual time.
+
+    `-- --real 1800` holds one of half an hour in real time, over loopback sockets.
+    """
+    install(session, "runtime")
+    run_python(session, "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session

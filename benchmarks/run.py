@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("weight", "imports", "discovery", "events", "sessions", "hotpath", "audio", "processors")
+BENCHMARKS = (
+    "weight",
+    "imports",
+    "discovery",
+    "events",
+    "sessions",
+    "hotpath",
+    "audio",
+    "processors",
+    "switching",
+)
 TRIES = 2
 """A ratio is measured again when it fails: on a shared machine one bad round is no regression, two are."""
 
