@@ -490,6 +490,23 @@ class Illiterate(FakeProvider):
             super().emit_event(event, data)
 
 
+@breaks(
+    "speech_is_answered",
+    also=("speech_is_transcribed", "send_audio_waits_for_a_slow_service"),
+)
+class Dropping(FakeProvider):
+    def try_send_audio(self, audio_data: bytes) -> bool:
+        return True
+
+
+@breaks("speech_is_transcribed")
+class Repeating(FakeProvider):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        super().emit_event(event, data)
+        if event == EventType.INPUT_TRANSCRIPT:
+            super().emit_event(event, data)
+
+
 @breaks("end_turn_asks_for_an_answer")
 class Unasked(FakeProvider):
     async def end_turn(self, respond: bool = True) -> None:
@@ -540,6 +557,12 @@ class Touchy(FakeProvider):
 class Deaf(FakeProvider):
     async def interrupt(self, heard: Heard | None = None) -> None:
         self.interrupts.append(heard)
+
+
+@breaks("interrupt_stops_the_answer")
+class Feigning(FakeProvider):
+    def try_interrupt(self, heard: Heard | None) -> bool:
+        return True
 
 
 @breaks("interrupt_after_an_answer_is_harmless")
@@ -606,6 +629,13 @@ class Careless(FakeProvider):
     def _call(self, name: str, call_id: str, ids: Mapping[str, str]) -> None:
         data = {"name": name, "call_id": call_id, "arguments": {}, **ids}
         self.emit_event(EventType.FUNCTION_CALL_INVOKED, data)
+
+
+@breaks("tool_is_called_by_name")
+class CallingTwice(FakeProvider):
+    def _call(self, name: str, call_id: str, ids: Mapping[str, str]) -> None:
+        super()._call(name, call_id, ids)
+        super()._call(name, call_id, ids)
 
 
 class Selective(FakeProvider):

@@ -17,8 +17,6 @@ MAX_FUNCTION_LINES = 60
 # Longer ones, each with its reason.
 LONG_MODULES = {
     "core/src/voxengine/events.py": "one class per event, in the order of the table",
-    "core/src/voxengine/recording.py": "one state machine: what is written in which order",
-    "core/src/voxengine/replaying.py": "one state machine: what waits for which line",
 }
 
 SOURCES = {

@@ -13,7 +13,7 @@ from tests.meta.tree import CORE, PLUGINS, Import, imports, modules
 
 # Lowest first. A module imports from its own row and from lower ones.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "scrubbing", "audio.format", "audio.disposable"),
+    ("errors", "scrubbing", "_checks", "audio.format", "audio.disposable"),
     (
         "events", "capabilities", "config", "audio.pcm", "audio.wav", "audio.vad", "audio.g711", "audio.rings",
         "audio.buffers", "audio.levels", "audio.devices", "audio.options", "_config_json",
@@ -33,13 +33,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
     (
         "agent_turns",
         "journal", "lanes", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
-        "user_turns", "agent_turns", "barge_in",
+        "user_turns", "agent_turns", "barge_in", "ears",
     ),
     (
         "engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines",
-        "listening", "keeping", "snapshot", "recording", "recording_provider", "replay_provider",
+        "listening", "keeping", "snapshot", "recording", "recording_clock",
+        "recording_pace", "recording_provider", "recording_shown", "replay_provider",
     ),
-    ("cli.*", "testing.*", "replaying", "replaying_parts", "__main__"),
+    ("cli.*", "testing.*", "replaying", "replaying_parts", "replaying_score", "__main__"),
 )  # fmt: skip
 
 # module -> {imported module: why}. Each entry must be needed, or the test fails.

@@ -343,6 +343,24 @@ async def test_connections_beyond_the_limit_are_refused_until_others_leave() -> 
     assert caught.value.response.headers["Retry-After"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [(b"//[", 400), (b"//[::1", 400), (b"http://[x]/", 400), (b"/nowhere", 404), (b"/%ff%00", 404)],
+)
+async def test_a_request_for_no_address_is_refused_and_logged(
+    target: bytes, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "received.jsonl"
+    async with echoing(log=log) as (server, _), raw(server) as (reader, writer):
+        writer.write(b"GET " + target + b" HTTP/1.1\r\nHost: [\r\nUpgrade: websocket\r\n\r\n")
+        answer = await reader.read()
+
+    (entry,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert int(answer.split()[1]) == status
+    assert (entry["event"], entry["status"]) == ("refused", status)
+    assert caplog.records == []
+
+
 async def test_a_connection_beyond_the_limit_is_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "received.jsonl"
     async with echoing(max_connections=1, log=log) as (server, _), raw(server):

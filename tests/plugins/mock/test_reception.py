@@ -169,10 +169,12 @@ def test_a_full_log_says_so_and_ends_no_session(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_log_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^The log 'x\.jsonl' cannot be written: No such file or directory\.$"
-    ):
-        ReceptionFile(tmp_path / "nowhere" / "x.jsonl")
+    path = tmp_path / "nowhere" / "x.jsonl"
+
+    with pytest.raises(ConfigError) as caught:
+        ReceptionFile(path)
+
+    assert str(caught.value) == f"The log {str(path)!r} cannot be written: No such file or directory."
 
 
 def test_a_disk_that_is_full_ends_the_log_and_not_the_session(

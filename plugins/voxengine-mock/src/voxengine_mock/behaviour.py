@@ -15,9 +15,20 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import attrs
+
 from voxengine.codec import NewId
 from voxengine_mock.answering import Answering, Ask
-from voxengine_mock.happenings import Heard, SpeechStarted, TurnEnded, Used, Warned, WentIdle
+from voxengine_mock.happenings import (
+    Failed,
+    Happening,
+    Heard,
+    SpeechStarted,
+    TurnEnded,
+    Used,
+    Warned,
+    WentIdle,
+)
 from voxengine_mock.hearing import Hearing, Sound
 from voxengine_mock.misbehaving import CLOSED, SessionFaults
 from voxengine_mock.points import Account, Points, Tell
@@ -59,6 +70,8 @@ class Behaviour:
         self._user_said: deque[str] = deque(maxlen=8)
         self._unanswered: deque[str] = deque(maxlen=64)
         self._late: asyncio.Task[None] | None = None
+        self._giving: dict[asyncio.Task[Any] | None, str] = {}
+        """Which utterance's final text a task is about to give."""
         self._idle_from: tuple[int, asyncio.Task[None]] | None = None
         """From where in the input audio nobody spoke, and what waits where no audio comes either."""
         self._beside: set[asyncio.Task[None]] = set()
@@ -72,7 +85,7 @@ class Behaviour:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 if self._points.faults is not None:
-                    self._points.faults.bind(self._answering.tell_fault, self._spawn)
+                    self._points.faults.bind(self._tell_fault, self._spawn)
                 try:
                     yield
                 finally:
@@ -171,16 +184,34 @@ class Behaviour:
         delay_s = self._run.wait_s(self._script.delays.transcript_ms if given is None else given)
         before = self._late if self._late is not None and not self._late.done() else None
         if not delay_s and before is None:
-            await self._tell(heard)
+            await self._give(heard)
             return
 
         async def later() -> None:
             await asyncio.sleep(delay_s)
             if before is not None:
                 await asyncio.wait([before])
-            await self._tell(heard)
+            await self._give(heard)
 
         self._late = self._spawn(later())
+
+    async def _give(self, heard: Heard) -> None:
+        task = asyncio.current_task()
+        self._giving[task] = heard.item_id
+        try:
+            goes_on = await self._points.reach("transcript")
+        finally:
+            del self._giving[task]
+        if goes_on:
+            await self._tell(heard)
+
+    async def _tell_fault(self, happening: Happening) -> None:
+        """Tell what the script lets go wrong, with the utterance or the response that it goes wrong with."""
+        item_id = self._giving.get(asyncio.current_task())
+        if isinstance(happening, Failed) and item_id:
+            await self._tell(attrs.evolve(happening, item_id=item_id))
+        else:
+            await self._answering.tell_fault(happening)
 
     async def end_turn(self, *, respond: bool = True) -> None:
         """Close the user's spoken turn; answer it when asked to."""

@@ -27,6 +27,7 @@ POINTS: Final[dict[str, str]] = {
     "first_input": "the first audio or text arrived",
     "input": "audio arrived",
     "turn": "the user's turn is complete",
+    "transcript": "the final text of what the user said would be given",
     "response": "a response would begin",
     "tool": "a tool would be called",
     "tool_result": "the result of a call arrived",
@@ -34,7 +35,7 @@ POINTS: Final[dict[str, str]] = {
 }
 """The points by name, and what is the case there."""
 
-_COUNTED: Final = ("turn", "response", "tool", "tool_result", "configure")
+_COUNTED: Final = ("turn", "transcript", "response", "tool", "tool_result", "configure")
 _WITH_AUDIO: Final = ("input", "response")
 _MAX_MS: Final = 86_400_000
 MAX_REASON_BYTES: Final = 123

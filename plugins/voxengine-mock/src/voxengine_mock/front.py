@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -42,6 +43,9 @@ class House(Protocol):
 
     def arrived(self, front: Front) -> HttpResponse | None:
         """Count a connection; return an answer to refuse it with."""
+
+    def refused(self, status: int, request: HttpRequest | None) -> None:
+        """Note that a request was refused; None when it could not be read."""
 
     def left(self, front: Front) -> None:
         """A connection is gone."""
@@ -189,6 +193,7 @@ class Front(asyncio.Protocol):
         """Drop what comes after the answer."""
 
     def _refuse(self, error: _BadRequest) -> None:
+        self._house.refused(error.status, self._request)
         self.respond(HttpResponse(status=error.status, body=f"{error}\n".encode()))
 
     def _too_slow(self) -> None:
@@ -242,14 +247,18 @@ class Front(asyncio.Protocol):
             logger=library_logger,
         )
         protocol.receive_data(self._head)
-        accepted = False
+        status = 0
         for event in protocol.events_received():
             if isinstance(event, Request):
                 response = protocol.accept(event)
                 protocol.send_response(response)
-                accepted = response.status_code == 101
+                status = response.status_code
         data = b"".join(protocol.data_to_send())
-        if not accepted:
+        if status == 0:  # The library could not read what was read here.
+            self._refuse(_BadRequest(400, "This is no valid hand-shake."))
+            return None
+        if status != 101:
+            self._house.refused(status, self._request)
             self.write_and_close(data)
             return None
         self.transport.write(data)
@@ -287,7 +296,12 @@ def _parse(head: bytes) -> HttpRequest:
         if name in headers and name in ("content-length", "host", "authorization"):
             raise _BadRequest(400, f"The header {name} comes twice.")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return HttpRequest(method=line[1].decode(), target=line[2].decode(), headers=headers)
+    target = line[2].decode()
+    try:
+        urlsplit(target)
+    except ValueError:
+        raise _BadRequest(400, "The target of the request is no address.") from None
+    return HttpRequest(method=line[1].decode(), target=target, headers=headers)
 
 
 def _body_length(request: HttpRequest) -> int:

@@ -194,6 +194,8 @@ class Failed:
     retry_after_s: float | None = None
     response_id: str = ""
     """The response that fails with it: one that would have begun, or the one under way."""
+    item_id: str = ""
+    """What the user said, when it is the text of it that fails."""
 
 
 @attrs.frozen(kw_only=True)

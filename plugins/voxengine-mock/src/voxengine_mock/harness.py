@@ -206,7 +206,7 @@ class Server:
             path.write_bytes(certificate)
         except OSError as error:
             raise ConfigError(
-                f"The certificate cannot be written to {path.name!r}: {error.strerror}."
+                f"The certificate cannot be written to {str(target)!r}: {error.strerror}."
             ) from None
         return path.absolute()
 
@@ -250,6 +250,12 @@ class Server:
             return _with_header(answer, "Retry-After", "1")
         return None
 
+    def refused(self, status: int, request: HttpRequest | None) -> None:
+        """Note that a request was refused; None when it could not be read."""
+        if self._log is not None:
+            entry = {} if request is None else {"path": request.path}
+            self._log.write({"event": "refused", "status": status, **entry})
+
     def left(self, front: Front) -> None:
         """A connection is gone."""
         self._fronts.discard(front)
@@ -277,6 +283,7 @@ class Server:
             pass
         except Exception:
             _logger.exception("The emulator %r failed to answer a request.", self.emulator.name)
+            self.refused(500, request)
             front.respond(self.emulator.refuse(500, ErrorCode.UNAVAILABLE.value, "Internal error."))
 
     # -- plain requests ----------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class ReceptionFile:
         try:
             self._stream: TextIO | None = self.path.open("w", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"The log {self.path.name!r} cannot be written: {error.strerror}.") from None
+            raise ConfigError(f"The log {str(path)!r} cannot be written: {error.strerror}.") from None
         self._n_bytes = 0
         self._began = time.monotonic()
         self.n_wavs = 0
