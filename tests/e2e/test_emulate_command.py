@@ -191,8 +191,14 @@ async def test_one_script_gives_one_conversation_in_memory_and_over_the_socket(t
         (["mock", "--script", "nowhere.toml"], "The script 'nowhere.toml' cannot be read"),
         (["mock", "--speed", "0"], "speed is 0; it takes a number from 0.1 to 1000"),
         (["mock", "--fault", "429 at=never"], "names no point 'never'"),
+        (["mock", "--key", ""], "An empty --key would refuse every client. Give one, or leave --key out."),
+        (["mock", "--key", "  "], "An empty --key would refuse every client."),
+        (["mock", "--tls-ca", "/"], "The certificate cannot be written to '/': Is a directory."),
         (["mock", "--log", "/nowhere/at/all.jsonl"], "The log '/nowhere/at/all.jsonl' cannot be written"),
-        (["mock", "--tls-ca", "/nowhere/at/all.pem"], "The certificate cannot be written to '/nowhere/at/all.pem'"),
+        (
+            ["mock", "--tls-ca", "/nowhere/at/all.pem"],
+            "The certificate cannot be written to '/nowhere/at/all.pem'",
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(arguments: list[str], message: str) -> None:
