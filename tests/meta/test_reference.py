@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,11 @@ def test_every_member_of_the_engine_is_described_with_its_arguments() -> None:
     }
 
     assert shown == expected
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=lambda page: page.name)
+def test_nothing_is_described_twice(page: Path) -> None:
+    assert [heading for heading, n in Counter(headings(page)).items() if n > 1] == []
 
 
 def test_members_of_a_provider_are_listed(tmp_path: Path) -> None:
