@@ -94,6 +94,15 @@ def test_broken_law_is_told_with_its_sentence_and_what_was_seen(
     assert f"Grade {grade}." in out
 
 
+def test_missing_key_says_how_to_do_without(check: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    code, _, err = check("openai")
+
+    assert code != 0
+    assert "Without a key: 'voxengine emulate openai' prints the URL" in err
+
+
 def test_json_goes_to_standard_output_alone(check: Command) -> None:
     code, out, err = check("cryptic", "--json", "-")
 

@@ -113,3 +113,15 @@ def test_grade_follows_from_the_worst_result(
     )
 
     assert report.grade is grade
+
+
+def test_open_questions_are_counted_by_their_reason_beside_the_grade() -> None:
+    kinds = [Skip.UNJUDGED, Skip.VENDOR, Skip.UNEQUIPPED, Skip.UNEQUIPPED]
+
+    report = Report("acme", tuple(Result(LAWS[0], Outcome.SKIPPED, "", kind) for kind in kinds))
+
+    assert report.meaning == (
+        "Sound: no law is broken. Not judged: 2 for want of a peer, 1 whose effect shows in no event, which is no "
+        "fault of the package."
+    )
+    assert report.to_dict()["meaning"] == report.meaning

@@ -70,6 +70,23 @@ async def test_cut_breaks_the_connection(service: str) -> None:
         writer.close()
 
 
+async def test_cut_lets_the_next_connection_pass_and_cut_off_does_not(service: str) -> None:
+    async with FaultProxy(service) as proxy:
+        proxy.cut()
+        reader, writer = await connect(proxy.url)
+        writer.write(b"hello")
+        passed = await reader.readexactly(5)
+        writer.close()
+
+        proxy.cut_off()
+        late, late_writer = await connect(proxy.url)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await late.readexactly(1)
+        late_writer.close()
+
+    assert passed == b"hello"
+
+
 async def test_end_of_the_proxy_leaves_nothing(service: str) -> None:
     async with leak_check():
         async with FaultProxy(service) as proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import sys
 from pathlib import Path
@@ -184,6 +185,30 @@ async def test_what_was_not_offered_is_refused(client: str, answer: bytes) -> No
     async with leak_check(), bare_server(talk) as port:
         with pytest.raises(RemoteProtocolError, match="no WebSocket hand-shake"):
             await dial(port, transport=client, subprotocols=["live.1"])
+
+
+@pytest.mark.parametrize("n_steps", range(20))
+def test_dialling_that_is_cancelled_at_any_step_leaves_no_failure_unseen(n_steps: int) -> None:
+    problems: list[str] = []
+
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(str(context)))
+        async with bare_server(silent) as port:
+            dialling = loop.create_task(dial(port))
+            for _ in range(n_steps):
+                await asyncio.sleep(0)
+            dialling.cancel()
+            await asyncio.wait([dialling])
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+    assert problems == []
 
 
 @virtual

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from voxengine.errors import ConfigError
+from voxengine_mock.patterns import PatternError, Regex
 from voxengine_mock.script import Script, ScriptRun, fill, plain
 
 
@@ -122,6 +123,36 @@ def test_file_and_metadata_are_joined_and_metadata_wins(tmp_path: Path) -> None:
     assert [run.find(text)[0].say for text in ("hi", "bye")] == ["metadata", "file"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    "responses",
+    [
+        {"*": "{text} {instructions} {language} {voice}"},
+        {"re:(?P<a>x+)(?:y|(?P<b>z))?": "{a}"},
+        {"re:(?:(?P<a>x)){2}|": "yes"},
+        {"a": {"tool": "t", "arguments": {"q": ["{text}"]}, "then": "{result} {result_1} {result.sky}"}},
+        {"a": {"calls": [{"tool": "t"}, {"tool": "u"}], "then": {"tool": "v", "then": "{result_2}"}}},
+        {"a": 'JSON such as {"sky": {}} or { text } holds no place'},
+    ],
+)
+def test_places_that_stand_for_something_are_taken(responses: dict[str, Any]) -> None:
+    (answer,) = Script.from_mapping({"responses": responses}).rules[0].answers
+
+    assert answer.say or answer.calls
+
+
+@given(st.text("abx|()?*", max_size=12), st.text("abx", max_size=12))
+def test_group_that_is_in_every_match_is_in_each(source: str, text: str) -> None:
+    try:
+        regex = Regex(f"{source}(?P<last>a?)|(?P<other>b)(?P<same>a*)|x(?P<third>b){source}")
+        alone = Regex(f"(?:{source}(?P<one>b*))+")
+    except PatternError:
+        reject()
+
+    for tried in (regex, alone):
+        found = tried.search(text)
+        assert found is None or {name for name, always in tried.groups.items() if always} <= set(found)
+
+
 BAD_FILES: list[tuple[str, int | None, str]] = [
     ("delay_ms = 1\nspede = 2\n", 2, r"spede is not a key of a script\. Did you mean 'seed'\?"),
     ('delay_ms = "soon"\n', 1, r"delay_ms is str; it takes a number from 0 to 600000 \(ms\)"),
@@ -167,6 +198,52 @@ BAD_FILES: list[tuple[str, int | None, str]] = [
     ('[responses.a]\ntool = ""\n', 2, r"responses\.a\.tool is empty"),
     ("seed = \n", None, r"is not valid TOML: .*line 1"),
     ("a = " + "[" * 2000, None, r"(is nested too deeply|is not valid TOML)"),
+    # Places that would be spoken as they are written.
+    (
+        'delay_ms = 1\ndefault = "It is {txt}."\n',
+        2,
+        r"default holds the place \{txt\}, which stands for nothing. Did you mean \{text\}",
+    ),
+    (
+        'default = ["Yes.", "No, {name}."]\n',
+        1,
+        r"default\[1\] holds the place \{name\}, which stands for nothing",
+    ),
+    (
+        '[responses]\na = "b"\n"*" = "It is {result}."\n',
+        3,
+        r'responses."\*" holds the place \{result\}, and no tool',
+    ),
+    (
+        '[responses.a]\ntool = "t"\nthen = "It is {resul.sky}."\n',
+        3,
+        r"responses\.a\.then holds the place \{resul\.sky\}",
+    ),
+    (
+        '[responses.a]\nsay = "{result_1}"\ntool = "t"\n',
+        2,
+        r"responses\.a\.say holds .*no tool is called before",
+    ),
+    (
+        '[responses.a]\ntool = "t"\nthen = "{result_2}"\n',
+        3,
+        r"responses\.a\.then holds the place \{result_2\}, and the calls before it are 1",
+    ),
+    (
+        '[responses.a]\ntool = "t"\nthen = "{text.sky}"\n',
+        3,
+        r"responses\.a\.then holds the place \{text\.sky\}, and only the result of a call has keys",
+    ),
+    (
+        '[responses.a]\ntool = "t"\n[responses.a.arguments]\nx = 1\ny = ["{text}", {d = "{day}"}]\n',
+        5,
+        r"responses\.a\.arguments\.y\[1\]\.d holds the place \{day\}",
+    ),
+    (
+        '[responses]\n"re:i am (?P<name>\\\\w+)|it is me" = "Hi {name}."\n',
+        2,
+        r".*holds the place \{name\}, a group that is not in every match",
+    ),
     # What is heard.
     ('hears = [\n  "one two",\n  "one",\n]\n', 3, r"hears\[1\] has fewer than two words"),
     ('hears_default = "stop!"\n', 1, r"hears_default has fewer than two words"),

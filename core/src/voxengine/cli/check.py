@@ -24,8 +24,9 @@ from voxengine.cli.options import build_config
 from voxengine.cli.records import STDOUT, check_target
 from voxengine.cli.terminal import clean, paint, wants_color
 from voxengine.config import TurnDetection, VoiceEngineConfig
-from voxengine.errors import ConfigError, ProviderError, VoxEngineError
+from voxengine.errors import ConfigError, ErrorCode, ProviderError, VoxEngineError
 from voxengine.providers.base import BaseProvider, effective_capabilities
+from voxengine.providers.entry_points import find_entry_points
 from voxengine.providers.registry import default_registry
 from voxengine.testing.clock import VirtualDeadlock, VirtualTimeExceeded, VirtualTimeLoop
 from voxengine.testing.conformance.law import GROUPS, Law, Outcome, Result, Skip
@@ -33,6 +34,7 @@ from voxengine.testing.conformance.laws import LAWS
 from voxengine.testing.conformance.laws_errors import engine_for
 from voxengine.testing.conformance.run import Clock, Report, masked, run_laws
 from voxengine.testing.conformance.subject import Factory, Subject, secrets_in_environment, secrets_of
+from voxengine.testing.emulator import DEFAULT_KEY, EMULATOR_GROUP
 
 __all__ = ["run"]
 
@@ -170,12 +172,26 @@ async def _opens_in_memory(subject: Subject) -> bool:
     except ProviderError as error:
         reason = masked(str(error), subject)
         raise ProviderError(
-            f"No session could be opened, so there is nothing to judge. {reason}",
+            f"No session could be opened, so there is nothing to judge. {reason}{_offline(subject, error)}",
             provider=subject.name,
             code=error.code,
         ) from error
     finally:
         await engine.disconnect()
+
+
+def _offline(subject: Subject, error: ProviderError) -> str:
+    """Say how the provider is judged without its service, where a key is what is missing and an emulator is not."""
+    config = subject.make().config
+    metadata = (config.get("metadata") if isinstance(config, Mapping) else None) or {}
+    if error.code != ErrorCode.AUTHENTICATION or metadata.get("url") or metadata.get("endpoint"):
+        return ""
+    names = {entry.name for entry in find_entry_points(EMULATOR_GROUP)[0]}
+    own = sorted(name for name in names if name == subject.name or name.startswith(f"{subject.name}-"))
+    if not own:
+        return ""
+    commands = " or ".join(f"'voxengine emulate {name}'" for name in own)
+    return f" Without a key: {commands} prints the URL of an emulator, for --url; it takes the key {DEFAULT_KEY}."
 
 
 # -- the report -------------------------------------------------------------------------------------
@@ -258,7 +274,7 @@ class _Printer:
             if n_laws:
                 self._line(f"  {n_laws} skipped because {words}", "dim")
         grade = report.grade
-        self._line(f"Grade {grade}. {grade.meaning}", _GRADE_STYLES[grade])
+        self._line(f"Grade {grade}. {report.meaning}", _GRADE_STYLES[grade])
         self._stream.flush()
 
     def _wrapped(self, text: str, style: str) -> None:

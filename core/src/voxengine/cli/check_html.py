@@ -80,7 +80,7 @@ def _body(report: Report) -> Iterator[str]:
     yield '<p class="soft">Conformance with the VoxEngine provider contract</p>'
     yield (
         f'<div class="head"><div class="grade {grade}" role="img" aria-label="Grade {grade}">{grade}</div>'
-        f"<div><p><strong>{escape(grade.meaning)}</strong></p>"
+        f"<div><p><strong>{escape(report.meaning)}</strong></p>"
         f"<p>{len(report.results)} laws: {counts}.</p></div></div>"
     )
     yield "<dl>"

@@ -155,6 +155,29 @@ class Regex:
                 waiting.append((step + 1, places))
 
     @property
+    def groups(self) -> dict[str, bool]:
+        """The names of its groups, and whether each takes part in every match."""
+        names = [step.name.removeprefix("to ") for step in self._steps if step.name.startswith("to ")]
+        return {name: not self._ends_without(f"to {name}") for name in names}
+
+    def _ends_without(self, note: str) -> bool:
+        seen: set[int] = set()
+        waiting = [0]
+        while waiting:
+            step = waiting.pop()
+            here = self._steps[step]
+            if here.kind == "done":
+                return True
+            if step in seen or (here.kind == "note" and here.name == note):
+                continue
+            seen.add(step)
+            if here.kind == "split":
+                waiting += [here.first, here.second]
+            else:
+                waiting.append(here.first if here.kind == "jump" else step + 1)
+        return False
+
+    @property
     def matches_everything(self) -> bool:
         """Whether it is found in every text: nothing of it has to be there."""
         seen: set[int] = set()

@@ -31,6 +31,7 @@ __all__ = [
     "Utterance",
     "fill",
     "n_words",
+    "places",
     "plain",
 ]
 
@@ -72,8 +73,16 @@ def n_words(text: str) -> int:
     return sum(max(1, len(_LETTER_AS_WORD.findall(word))) for word in words)
 
 
+def places(template: str) -> list[str]:
+    """Return the places of a text, as they stand between the braces."""
+    return _PLACE.findall(template)
+
+
 def fill(template: str, names: Mapping[str, Any]) -> str:
-    """Replace ``{name}`` and ``{name.key}``. A name that is not known stays as it is written."""
+    """Replace ``{name}`` and ``{name.key}``. A name that is not known stays as it is written.
+
+    A script is checked for those; what a result holds shows only when it is there.
+    """
 
     def value(match: re.Match[str]) -> str:
         first, *rest = match[1].split(".")

@@ -23,6 +23,7 @@ from voxengine_mock.script import (
     n_words,
     plain,
 )
+from voxengine_mock.script_places import check_places
 from voxengine_mock.toml_lines import KeyPath
 
 __all__ = ["read_file", "read_mapping"]
@@ -98,13 +99,10 @@ def _rule(source: Source, path: KeyPath, pattern: object, value: object) -> Rule
     if not isinstance(pattern, str):
         raise source.kind(path, pattern, "a text as its pattern")
     answers = _answers(source, path, value)
-    if pattern.startswith("re:"):
-        if not pattern[3:].strip():
-            raise source.error(path, "is an empty regular expression. Use '*' to match all.")
-        try:
-            return Rule(pattern, regex=Regex(pattern[3:]), answers=answers)
-        except PatternError as error:
-            raise source.error(path, str(error)) from None
+    regex = _regex(source, path, pattern) if pattern.startswith("re:") else None
+    check_places(source, path, value, {} if regex is None else regex.groups)
+    if regex is not None:
+        return Rule(pattern, regex=regex, answers=answers)
     if "*" in pattern:
         cleaned = _NOT_WORD_BUT_STAR.sub(" ", _APOSTROPHE.sub("", pattern)).casefold()
         # A star stands for any words, also none, so the spaces beside it may be missing.
@@ -116,6 +114,15 @@ def _rule(source: Source, path: KeyPath, pattern: object, value: object) -> Rule
     return Rule(pattern, exact=exact, answers=answers)
 
 
+def _regex(source: Source, path: KeyPath, pattern: str) -> Regex:
+    if not pattern[3:].strip():
+        raise source.error(path, "is an empty regular expression. Use '*' to match all.")
+    try:
+        return Regex(pattern[3:])
+    except PatternError as error:
+        raise source.error(path, str(error)) from None
+
+
 # -- answers ------------------------------------------------------------------------------------
 
 
@@ -125,6 +132,12 @@ def _answers(source: Source, path: KeyPath, value: object) -> tuple[Answer, ...]
     if not value:
         raise source.error(path, "is an empty list; it takes at least one answer.")
     return tuple(_answer(source, (*path, n), item) for n, item in enumerate(value))
+
+
+def _default(source: Source, path: KeyPath, value: object) -> tuple[Answer, ...]:
+    answers = _answers(source, path, value)
+    check_places(source, path, value, {})
+    return answers
 
 
 _ANSWER_KEYS: Final = (
@@ -340,7 +353,7 @@ def _faults(source: Source, path: KeyPath, value: object) -> tuple[Fault, ...]:
 
 _KEYS: Final[dict[str, Read]] = {
     "responses": _responses,
-    "default": _answers,
+    "default": _default,
     "hears": _hears,
     "hears_default": _utterance,
     "delay_ms": milliseconds,

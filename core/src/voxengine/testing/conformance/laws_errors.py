@@ -8,15 +8,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from voxengine.audio.format import AudioFormat
 from voxengine.config import VoiceEngineConfig
 from voxengine.engine import VoiceEngine
-from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, ProviderError, VoxEngineError
+from voxengine.errors import ErrorCode, NotConnected, ProviderError, VoxEngineError
 from voxengine.events import Event, EventType
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.testing.conformance.law import Law, LawBroken, LawSkipped, Skip, law
 from voxengine.testing.conformance.probe import ENDINGS, ERRORS, LOSSES, OUTPUT, Live, Probe, tell
-from voxengine.testing.conformance.subject import secrets_in_environment, secrets_of
+from voxengine.testing.conformance.subject import secrets_in_environment, secrets_of, sound_in
 
 __all__ = ["LAWS"]
 
@@ -117,44 +118,123 @@ async def unreachable_service_is_named(probe: Probe) -> None:
         raise LawBroken("A service that cannot be reached is called not recoverable.")
 
 
-_SILENT_BYTES: Final = 9600
-"""Some silence in any PCM16 mono."""
+_N_TURNS: Final = 3
+"""After a cut. The first makes a session end; one that did not notice learns it from the next."""
+_TURN_S: Final = 8.0
+"""For the answer to one of them, or for the loss to be told; less when an answer is given less."""
 
 
 @law("errors", into=LAWS, essential=True)
 async def lost_session_ends_exactly_once(probe: Probe) -> None:
-    """When the service cuts the connection, the loss is reported once, at the latest by the next call."""
+    """When the service cuts the connection, the loss is reported once, at the latest by the next call. A session
+    may dial again by itself: then it loses no turn, and the loss is reported when dialling does not help.
+    """
     provider = await probe.peer("lossy")
     engine = engine_for(provider)
-    losses: list[Event] = []
-    engine.events.on(EventType.CONNECTION_LOST, losses.append)
+    events: list[Event] = []
+    engine.events.on("*", events.append)
     own: list[Event] = []
     provider.on_event = own.append
+    when = ""
     try:
         await engine.connect()
         probe.strike()
-        for _ in range(3):
-            # The first call makes it end; one that did not notice learns it from the next.
-            with contextlib.suppress(ConnectionLost, NotConnected):
-                if probe.can("text_turn"):
-                    await engine.send_text(probe.settings.prompt_text)
-                else:
-                    await engine.send_audio(bytes(_SILENT_BYTES))
-            with contextlib.suppress(ProviderError, NotConnected):
-                await engine.wait_idle(timeout_s=probe.settings.settle_s)
-            if losses:
-                break
+        if await _outlives(probe, engine, events) and probe.strike_for_good():
+            when = " for good, after a cut that the session had outlived,"
+            await _outlives(probe, engine, events)
         await asyncio.sleep(probe.settings.quiet_s)
         n_told = sum(event.type is EventType.CONNECTION_LOST for event in own)
     finally:
         await engine.disconnect()
+    losses = [event for event in events if event.type is EventType.CONNECTION_LOST]
     if not losses:
-        raise LawBroken("The service cut the connection and nobody was told.")
+        raise LawBroken(f"The service cut the connection{when} and nobody was told.")
     if n_told > 1:
         raise LawBroken(f"One loss of the session was reported {n_told} times.")
     if provider.is_connected:
         raise LawBroken("is_connected is True after the loss of the session.")
     _check_error(losses[0])
+
+
+async def _outlives(probe: Probe, engine: VoiceEngine, events: list[Event]) -> bool:
+    """Put turns after a cut; return whether they were answered, and no loss was told.
+
+    Raises:
+        LawBroken: One was lost without a word, and the next was answered.
+    """
+    # What speaks and what listens may have connections of their own.
+    turns = [_text_turn] if probe.can("text_turn") else [_spoken_turn]
+    if probe.can("text_turn") and not probe.can("dialogue") and _ends_turns(probe):
+        turns.append(_spoken_turn)
+    for put in turns:
+        for n in range(_N_TURNS):
+            is_answered = await put(probe, engine, events)
+            if any(event.type is EventType.CONNECTION_LOST for event in events):
+                return False
+            if is_answered and n:
+                raise LawBroken("After a cut of the connection a turn was lost, and nobody was told.")
+            if is_answered:
+                break
+        else:
+            return False
+    return True
+
+
+def _ends_turns(probe: Probe) -> bool:
+    return probe.declares("recognition") and probe.declares("server_turn_detection")
+
+
+async def _text_turn(probe: Probe, engine: VoiceEngine, events: list[Event]) -> bool:
+    since = len(events)
+    with contextlib.suppress(ProviderError, NotConnected):
+        await engine.send_text(probe.settings.prompt_text)
+
+        def is_there(kinds: set[EventType]) -> bool:
+            return EventType.RESPONSE_COMPLETED in kinds and not kinds.isdisjoint(OUTPUT)
+
+        return await _comes(probe, events, since, is_there)
+    return False
+
+
+async def _spoken_turn(probe: Probe, engine: VoiceEngine, events: list[Event]) -> bool:
+    since = len(events)
+    with contextlib.suppress(ProviderError, NotConnected):
+        form = engine.input_format
+        silence_ms = probe.capabilities.endpointing_silence_ms or probe.settings.silence_ms
+        chunk_ms = 100
+        quiet = sound_in(bytes(48 * (silence_ms + 300)), AudioFormat(24_000), form)
+        sound = probe.speech_in(form) + quiet
+        size = form.n_bytes(chunk_ms)
+        for at in range(0, len(sound), size):
+            await engine.send_audio(sound[at : at + size])
+            await asyncio.sleep(chunk_ms / 1000)
+            if any(event.type is EventType.CONNECTION_LOST for event in events):
+                return False
+
+        def is_there(kinds: set[EventType]) -> bool:
+            heard = any(
+                event.type is EventType.INPUT_TRANSCRIPT and not event.data.get("is_partial")
+                for event in events[since:]
+            )
+            return heard or not kinds.isdisjoint(OUTPUT)
+
+        return await _comes(probe, events, since, is_there)
+    return False
+
+
+async def _comes(
+    probe: Probe, events: list[Event], since: int, is_there: Callable[[set[EventType]], bool]
+) -> bool:
+    """Wait for something, or for a loss; return whether it came."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + min(_TURN_S, probe.settings.answer_s)
+    while True:
+        kinds = {event.type for event in events[since:]}
+        if is_there(kinds):
+            return True
+        if loop.time() >= end or any(event.type is EventType.CONNECTION_LOST for event in events):
+            return False
+        await asyncio.sleep(0.05)
 
 
 @law("errors", into=LAWS)

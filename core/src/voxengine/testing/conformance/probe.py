@@ -281,6 +281,7 @@ class Probe:
         self.settings: Settings = subject.settings
         self._stack = contextlib.AsyncExitStack()
         self._strikes: list[Callable[[], None]] = []
+        self._lasting_strikes: list[Callable[[], None]] = []
         self._sample: BaseProvider | None = None
         self.is_key_a_guess = False
         """Whether the refused peer was made without knowing that there is a key to be wrong."""
@@ -432,6 +433,8 @@ class Probe:
             return None
         proxy = await self._stack.enter_async_context(FaultProxy(url))
         self._strikes.append(proxy.stall if kind == "stalled" else proxy.cut)
+        if kind == "lossy":
+            self._lasting_strikes.append(proxy.cut_off)
         return self.subject.make(**{**changes, "metadata": {**metadata, name: proxy.url}})
 
     def _address(self) -> tuple[str, str] | None:
@@ -454,6 +457,12 @@ class Probe:
         """Let the fault of a peer that the kit made take hold; others act by themselves."""
         for strike in self._strikes:
             strike()
+
+    def strike_for_good(self) -> bool:
+        """Let the loss last, so that dialling again does not help; False when the kit did not make the peer."""
+        for strike in self._lasting_strikes:
+            strike()
+        return bool(self._lasting_strikes)
 
     async def close(self) -> None:
         """Let go of the peers that the kit made."""

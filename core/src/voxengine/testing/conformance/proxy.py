@@ -38,6 +38,7 @@ class FaultProxy:
         self._may_read.set()
         self._server: asyncio.Server | None = None
         self._is_over = False
+        self._is_cut_off = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,10 +80,15 @@ class FaultProxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def cut_off(self) -> None:
+        """Break every connection, and each that is made from now on."""
+        self._is_cut_off = True
+        self.cut()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Not a coroutine function: the task that asyncio would make of it is known to us only at its first step,
         # and asyncio of Python 3.11 complains about one that was cancelled.
-        if self._is_over:
+        if self._is_over or self._is_cut_off:
             writer.transport.abort()
             return
         self._writers.add(writer)

@@ -67,6 +67,13 @@ _MEANINGS: Final = {
     Grade.D: "Unsound: an essential law is broken; an application cannot rely on this provider.",
 }
 
+_OPEN: Final = {
+    Skip.UNDECLARED: "for want of a declaration",
+    Skip.PLANNED: "for want of code",
+    Skip.UNEQUIPPED: "for want of a peer",
+    Skip.UNJUDGED: "whose effect shows in no event, which is no fault of the package",
+}
+
 
 @attrs.frozen
 class Report:
@@ -97,13 +104,22 @@ class Report:
         open_questions = any(result.skip not in (None, Skip.VENDOR) for result in self.results)
         return Grade.B if open_questions else Grade.A
 
+    @property
+    def meaning(self) -> str:
+        """The grade in a sentence; where laws could not be judged it says how many, and for want of what."""
+        if self.grade is not Grade.B:
+            return self.grade.meaning
+        kinds = [result.skip for result in self.results]
+        reasons = [f"{kinds.count(kind)} {why}" for kind, why in _OPEN.items() if kind in kinds]
+        return f"Sound: no law is broken. Not judged: {', '.join(reasons)}."
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
             "provider": self.name,
             **self.details,
             "grade": self.grade.value,
-            "meaning": self.grade.meaning,
+            "meaning": self.meaning,
             "counts": {outcome.value: self.count(outcome) for outcome in Outcome},
             "laws": [result.to_dict() for result in self.results],
         }
