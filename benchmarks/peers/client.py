@@ -230,7 +230,12 @@ async def main() -> None:
     await control.open(int(control_port))
     bench = Bench(adapter, f"ws://127.0.0.1:{port}", control)
     result = await getattr(bench, workload)(**options)
-    versions = {distribution: metadata.version(distribution) for distribution in adapter.DISTS}
+    installed = {d.name.lower() for d in metadata.distributions() if d.name}
+    told = [
+        *adapter.DISTS,
+        *(name for name in ("websockets",) if name in installed and name not in adapter.DISTS),
+    ]
+    versions = {distribution: metadata.version(distribution) for distribution in told}
     print("RESULT " + json.dumps({**result, "versions": versions}), flush=True)
     await asyncio.wait([asyncio.ensure_future(session.close()) for session in bench.sessions], timeout=5)
     os._exit(0)  # Some clients leave threads that do not end.

@@ -217,6 +217,13 @@ def test_taps_of_one_class_are_told_apart() -> None:
     assert set(taps.discarded) == {"Mute", "Mute#2", "Mute#3"}
 
 
+def test_argument_of_another_name_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"an argument of on_event is named event, not 'ev'\.$") as caught:
+        chained(tap(on_event=lambda ev: ev))
+
+    assert "\n" not in str(caught.value)
+
+
 def test_empty_list_is_no_tap_at_all() -> None:
     taps, _ = chained()
 

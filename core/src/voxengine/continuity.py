@@ -147,12 +147,7 @@ class Continuity:
         session = Session(
             config.provider, cls, provider_config, epoch=self.epoch, owner=self._owner, taps=self._taps
         )
-        if detection is not config.turn_detection:
-            self._warn(
-                session,
-                "turn_detection_moved",
-                f"{config.provider} has no {config.turn_detection.kind} turn detection; the client decides where a turn ends.",
-            )
+        self._warn_of_move(session, config.turn_detection, detection)
         self.warn_unsupported(session, [name for name in NEUTRAL if config.option(name) is not None])
         self._warn_of_vendors_interruption(session, cls)
         if cls.options is not None:
@@ -188,6 +183,14 @@ class Continuity:
             if honoured is not None and name in NEUTRAL and name not in honoured:
                 message = f"{session.name} has no {name}; the setting is without effect."
                 self._warn(session, "option_unsupported", message)
+
+    def _warn_of_move(self, session: Session, wanted: TurnDetection, detection: TurnDetection) -> None:
+        if detection is not wanted:
+            self._warn(
+                session,
+                "turn_detection_moved",
+                f"{session.name} has no {wanted.kind} turn detection; the client decides where a turn ends.",
+            )
 
     def _warn_of_vendors_interruption(self, session: Session, cls: type[BaseProvider]) -> None:
         if cls.options is None or "interruption" in cls.options or "interruption" not in session.config:
@@ -327,15 +330,18 @@ class Continuity:
         self.detection_changed(session)
         return conversation.user.journal.ms(conversation.user.journal.end - start)
 
-    async def prepare_ear(self, detection: TurnDetection) -> None:
-        """Find the voice detector of a turn detection.
+    async def prepare_detection(self, session: Session, wanted: TurnDetection) -> TurnDetection:
+        """Return the turn detection that a running session can have, with its voice detector found.
 
         Raises:
-            ConfigError: It is not installed or cannot be used.
+            ConfigError: The detector is not installed or cannot be used.
         """
         journal = self._conversation.user.journal
         assert journal is not None
+        detection = supported_detection(type(session.provider), session.config, wanted)
         await self._conversation.user.ears.prepare(detection, journal.format.sample_rate)
+        self._warn_of_move(session, wanted, detection)
+        return detection
 
     def detection_changed(self, session: Session) -> None:
         """Follow the turn detection of the session that owns the input."""

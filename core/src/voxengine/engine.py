@@ -13,7 +13,6 @@ from voxengine.adapting import (
     carried_over,
     engine_fields_kept,
     find_target,
-    supported_detection,
 )
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
@@ -397,10 +396,9 @@ class VoiceEngine(Keeping):
         check_tool_choice(changed.tool_choice, self._tool_names())
         values = {name: value for name, value in changed.for_provider().items() if name in asked}
         if "turn_detection" in values:
-            values["turn_detection"] = supported_detection(
-                type(session.provider), session.config, values["turn_detection"]
+            values["turn_detection"] = await self._continuity.prepare_detection(
+                session, values["turn_detection"]
             )
-            await self._continuity.prepare_ear(values["turn_detection"])
         await session.configure(values)
         self._continuity.warn_unsupported(session, asked)
         if session is self._session:

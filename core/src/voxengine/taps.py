@@ -292,12 +292,22 @@ def _implementations(name: str, tap: object) -> dict[str, Callable[..., Any]]:
                 "write def, and start a task for slow work."
             )
         wanted = list(inspect.signature(getattr(TapSpec, hook)).parameters)[1:]
+        takes = inspect.signature(call)
         try:
-            inspect.signature(call).bind(*wanted)
+            takes.bind(*wanted)
         except TypeError as error:
             raise ConfigError(
-                f"Tap {name}.{hook}{inspect.signature(call)} does not match {hook}({', '.join(wanted)}): {error}."
+                f"Tap {name}.{hook}{takes} does not match {hook}({', '.join(wanted)}): {error}."
             ) from None
+        for parameter in takes.parameters.values():  # pluggy passes arguments by their names.
+            is_named = (
+                parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
+            )
+            if is_named and parameter.name not in wanted:
+                raise ConfigError(
+                    f"Tap {name}.{hook}{takes}: an argument of {hook} is named {' or '.join(wanted)}, "
+                    f"not {parameter.name!r}."
+                )
         found[hook] = call
     if not found:
         near = [hook for hook in (*REQUIRED_HOOKS,) if hasattr(tap, hook)]

@@ -150,6 +150,15 @@ async def test_semantic_detection_moves_to_the_client_visibly_where_there_is_non
         assert call.provider().of("end_turn") == [True]
 
 
+@virtual
+async def test_semantic_detection_that_is_asked_for_later_moves_as_visibly() -> None:
+    async with calling(kind(capabilities=caps(semantic_turn_detection=UNSUPPORTED))) as call:
+        await call.engine.configure_session(turn_detection="semantic")
+
+        assert call.seen.codes() == ["turn_detection_moved"]
+        assert call.provider().of("configure_session")[0]["turn_detection"].kind == "client"
+
+
 @pytest.mark.parametrize(("cell", "kind_in_force"), [(FULL, "semantic"), (PLANNED, "client")])
 @virtual
 async def test_semantic_detection_stays_where_there_is_one(cell: Any, kind_in_force: str) -> None:

@@ -11,7 +11,7 @@ from tests.plugins.mock.support import Recorder, feed, session, silence, tool, v
 from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
-from voxengine.errors import NotConnected
+from voxengine.errors import ConfigError, NotConnected
 from voxengine.history import Item, ItemKind
 from voxengine.testing.clock import leak_check, virtual
 from voxengine_mock import MockProvider
@@ -484,6 +484,16 @@ async def test_settings_change_in_mid_session_and_others_stay() -> None:
     assert updated.data["settings"]["instructions"] == "new"
     assert updated.data["settings"]["voice"] == "bruno"
     assert seen.final_texts() == ["new bruno"]
+
+
+@virtual
+async def test_script_of_a_running_session_cannot_be_changed_and_that_is_said() -> None:
+    async with VoiceEngine(VoiceEngineConfig(provider="mock", metadata={"default": "old"})) as engine:
+        with pytest.raises(ConfigError, match="reads metadata, which holds its script, at connect"):
+            await engine.configure_session(metadata={"default": "new"}, voice="bruno")
+
+        assert engine.config.metadata == {"default": "old"}
+        assert engine.config.voice is None
 
 
 @virtual

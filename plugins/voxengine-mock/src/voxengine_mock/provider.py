@@ -237,6 +237,11 @@ class MockProvider(BaseProvider):
             await self._send(codec.Cancel(item_id=heard.item_id, played_ms=heard.item_played_ms))
 
     async def configure_session(self, config: Mapping[str, Any]) -> None:
+        if config.get("metadata"):
+            raise ConfigError(
+                "mock reads metadata, which holds its script, at connect(); configure_session cannot change it. "
+                "Nothing was changed. Open another session with the other script."
+            )
         await self._send(codec.Configure(settings=_settings(config)))
         self._warn_detection(config)
 
