@@ -219,7 +219,8 @@ def show(rounds: Rounds, names: list[str], chosen: list[str]) -> None:
             elif work == "memory":
                 cells.append(f"{found[0]:.0f} {WORK[work][3]} · {found[1]:+.0f}")
             else:
-                cells.append(f"{found[0]:,.3g} {WORK[work][3]} · {found[1]:.2f}")
+                value = f"{found[0]:,.0f}" if found[0] >= 100 else f"{found[0]:.3g}"
+                cells.append(f"{value} {WORK[work][3]} · {found[1]:.2f}")
         print(f"| {WORK[work][2]} | " + " | ".join(cells) + " |")
     print()
     for adapter in names:

@@ -145,6 +145,21 @@ def test_the_log_holds_every_sample_that_was_sent_and_silence_apart(tmp_path: Pa
     assert runs[0]["n_samples"] >= 2400
 
 
+def test_last_of_several_questions_is_answered_however_fast_they_come(tmp_path: Path) -> None:
+    speech = asyncio.run(voice_saying("what now"))
+    write_wav(tmp_path / "three.wav", (speech + silence(1500)) * 3, AudioFormat(24_000))
+
+    with emulator() as (process, line):
+        arguments = ("--url", line["url"], "--input", str(tmp_path / "three.wav"), "--fast")
+        talked = run("talk", "--provider", "mock", *arguments)
+        end(process)
+
+    assert talked.returncode == 0, talked.stderr
+    said = re.findall(r"^ +(you|agent)  ", talked.stdout, re.MULTILINE)
+    assert said.count("you") == 3
+    assert said[-1] == "agent"
+
+
 async def conversation(url: str | None, script: Path, speech: bytes) -> list[tuple[str, str]]:
     """What is said on both sides of a spoken and a written turn."""
     metadata: dict[str, Any] = {"script": str(script)} if url is None else {"url": url}

@@ -236,7 +236,7 @@ class Conversation:
         if response.is_refused:
             # It answers a request that was interrupted before anything came.
             self.responses.finish(response)
-            self.activity.start(self._tell_interrupt(session, None), "interrupt")
+            self.activity.start(self._tell_interrupt(session, None, None), "interrupt")
             return
         if response.covers is None:
             response.covers = self.user.turn_end
@@ -460,7 +460,8 @@ class Conversation:
             self._cut_short(response, session, heard_texts, "interrupted")
         if self._tells_at_once(session, theirs):
             return Interruption(ours, None)
-        task = self.activity.start(self._tell_interrupt(session, theirs), "interrupt")
+        ended = response if session.has_boundaries else None
+        task = self.activity.start(self._tell_interrupt(session, theirs, ended), "interrupt")
         return Interruption(ours, task)
 
     def playback_cleared(self) -> None:
@@ -498,7 +499,9 @@ class Conversation:
         }
         self.emit(EventType.RESPONSE_CANCELLED, data, session)
 
-    async def _tell_interrupt(self, session: Session, heard: Heard | None) -> None:
+    async def _tell_interrupt(self, session: Session, heard: Heard | None, response: Response | None) -> None:
+        if heard is None and response is not None and self.responses.is_over_there(response):
+            return  # It ended by itself meanwhile: what the provider makes now is not meant.
         try:
             if session.is_ready and session.can("cancel"):
                 await session.call("interrupt", heard)
@@ -523,7 +526,14 @@ class Conversation:
             and not self.user.is_speaking
             and not self.calls.n_open
             and not self.is_audible
+            and not self._is_sending
         )
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether the session in force has not been given all that was accepted."""
+        owner = self.user.owner
+        return owner is not None and owner.is_ready and owner.sender is not None and owner.sender.is_behind
 
     @property
     def why_busy(self) -> str:
@@ -532,6 +542,7 @@ class Conversation:
             "an answer was asked for and did not come": self.responses.awaiting > 0,
             "the user's turn is not answered": self.user.waits_for_answer,
             "the user is speaking": self.user.is_speaking,
+            "what was said is still being sent": self._is_sending,
             "a tool is running": self.calls.n_open > 0,
             "an answer is not complete": self.responses.current is not None,
             "an answer is playing": self.agent.is_audible,

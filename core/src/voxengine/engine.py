@@ -562,6 +562,7 @@ class VoiceEngine(Keeping):
         def is_busy() -> bool:
             return self._is_recovering() or (self.is_connected and not conversation.is_idle)
 
+        conversation.activity.touch()  # What was sent a moment ago may not have been heard yet.
         came_to_rest = await conversation.activity.wait_while(is_busy, timeout_s, settle_s)
         self._ready("wait_idle")
         if not came_to_rest:

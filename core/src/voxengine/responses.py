@@ -153,6 +153,10 @@ class ResponseTracker:
             return current if current is not None and current.epoch == epoch else None
         return self._known.get((epoch, vendor_id))
 
+    def is_over_there(self, response: Response) -> bool:
+        """Whether the provider itself has ended a response that was refused; only where it tells boundaries."""
+        return self._cut is not response
+
     def told_end(self, response: Response) -> None:
         """Note that the provider itself ended a response."""
         if self._cut is response:

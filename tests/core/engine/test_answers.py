@@ -160,6 +160,24 @@ async def test_guide_provider_is_refused_until_input_or_a_gap(by: str) -> None:
 
 
 @virtual
+async def test_interruption_of_an_answer_that_ends_by_itself_does_not_hit_the_next() -> None:
+    async with calling() as call:
+        one = call.provider()
+        one.starts("r1")
+        one.emit_event(EventType.SPEECH_STARTED, {"at_ms": 0})
+        one.emit_event(EventType.RESPONSE_CANCELLED, {"response_id": "r1", "reason": "interrupted"})
+        one.starts("r2")
+        await turns()
+        assert one.of("interrupt") == []
+
+        one.emit_event(EventType.SPEECH_ENDED, {"at_ms": 400})
+        one.emit_event(EventType.SPEECH_STARTED, {"at_ms": 500})
+        await turns()
+
+        assert one.of("interrupt") == [None]
+
+
+@virtual
 async def test_interrupt_is_silence_before_it_returns() -> None:
     async with calling() as call:
         one = call.provider()

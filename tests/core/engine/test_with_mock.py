@@ -131,3 +131,20 @@ async def test_same_conversation_gives_the_same_events() -> None:
             return [(str(event.type), round(event.timestamp - began, 3)) for event in seen.events]
 
     assert await converse() == await converse()
+
+
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+@virtual
+async def test_rest_is_not_reported_before_what_was_just_said_is_answered(n_before: int) -> None:
+    async with talking() as (engine, _):
+        for _ in range(n_before):
+            await engine.send_text("Hello")
+            await engine.wait_idle()
+
+        await engine.send_audio(await question())
+        await engine.wait_idle()
+
+        assert [item.text for item in engine.history][-2:] == [
+            "What time is it?",
+            "It is five minutes past noon.",
+        ]

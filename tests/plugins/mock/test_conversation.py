@@ -14,7 +14,7 @@ from voxengine.config import TurnDetection
 from voxengine.errors import ConfigError, NotConnected
 from voxengine.history import Item, ItemKind
 from voxengine.testing.clock import leak_check, virtual
-from voxengine_mock import MockProvider
+from voxengine_mock import MockProvider, codec
 
 HELLO = {"Hello": "Hi there! How can I help?"}
 
@@ -746,6 +746,25 @@ async def test_the_wire_is_observed_in_both_directions() -> None:
 
 
 # -- the same again -----------------------------------------------------------------------------
+
+
+@virtual
+async def test_cancel_that_comes_late_leaves_the_next_response_alone() -> None:
+    async with session(default="a long story about an engine") as (provider, seen):
+        await provider.send_text("one")
+        await seen.wait("response_completed")
+        over = seen.of("response_started")[0].data["response_id"]
+        await provider.send_text("two")
+        await seen.wait("audio_output_chunk", len(seen.of("audio_output_chunk")) + 1)
+
+        await provider._send(codec.Cancel(response_id=over))
+        await seen.wait("response_completed", 2)
+
+        assert seen.of("response_cancelled") == []
+        await provider.send_text("three")
+        await seen.wait("response_started", 3)
+        assert provider.try_interrupt(None)
+        await seen.wait("response_cancelled")
 
 
 def transcript_of_a_session(seed: int) -> list[tuple[float, str, dict[str, Any]]]:

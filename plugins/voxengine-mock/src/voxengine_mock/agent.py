@@ -143,7 +143,7 @@ class SimulatedAgent:
         await self._behaviour.read(message.text)
 
     async def _cancel(self, message: codec.Cancel) -> None:
-        await self._behaviour.cancel(message.item_id, message.played_ms)
+        await self._behaviour.cancel(message.item_id, message.played_ms, message.response_id)
 
     async def _tool_result(self, message: codec.ToolResult) -> None:
         if not await self._behaviour.tool_result(message.call_id, message.output, is_error=message.is_error):

@@ -168,9 +168,12 @@ class Answering:
         if is_last:
             self._saying = None
 
-    async def cancel(self, item_id: str, played_ms: int | None) -> None:
-        """Stop the response under way, and cut an item at what was played of it (empty: that response's)."""
+    async def cancel(self, item_id: str, played_ms: int | None, response_id: str = "") -> None:
+        """Stop a response (empty: the one under way), and cut an item at what was played of it (empty: its own)."""
         active = self._current
+        if response_id and (active is None or active.response_id != response_id):
+            self.cut(None, response_id=response_id)
+            active = None  # What came after the one that is meant goes on.
         item_id = item_id or (active.item_id if active is not None else "")
         if active is not None and not active.is_over:
             self.cut(played_ms if item_id == active.item_id else None)

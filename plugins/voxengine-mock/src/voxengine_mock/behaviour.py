@@ -371,9 +371,9 @@ class Behaviour:
         """Say a text as it is; more of the same utterance follows unless ``is_last``."""
         await self._answering.speak(text, self._settings, is_last=is_last)
 
-    async def cancel(self, item_id: str = "", played_ms: int | None = None) -> None:
-        """Stop the response under way, and cut an item at what was played of it (empty: that response's)."""
-        await self._answering.cancel(item_id, played_ms)
+    async def cancel(self, item_id: str = "", played_ms: int | None = None, response_id: str = "") -> None:
+        """Stop a response (empty: the one under way), and cut an item at what was played of it (empty: its own)."""
+        await self._answering.cancel(item_id, played_ms, response_id)
 
     def cut(self, played_ms: int | None, *, response_id: str = "", reason: str = "client") -> bool:
         """Ask a response to stop; it ends itself between two messages, so none is sent by half.

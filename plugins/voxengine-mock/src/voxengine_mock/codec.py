@@ -155,8 +155,10 @@ class InputText(Message):
 
 @attrs.frozen(kw_only=True)
 class Cancel(Message):
-    """Stops the response under way and cuts an item at what was played of it."""
+    """Stops a response and cuts an item at what was played of it."""
 
+    response_id: str = _text(default="")
+    """The response to stop, where it is not over; empty: the one under way."""
     item_id: str = _text(default="")
     """The item to cut; empty: the one being spoken."""
     played_ms: int | None = _ms_or_none(default=None)

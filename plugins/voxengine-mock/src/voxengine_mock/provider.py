@@ -134,6 +134,8 @@ class MockProvider(BaseProvider):
         self._settings: dict[str, Any] = {}
         self._input_format = AudioFormat(24_000)
         self._texts: dict[str, str] = {}
+        self._response_id = ""
+        """The response that the service is giving; empty between two."""
         self._usage: dict[str, Any] = {}
         self._cost: float | None = None
         self._is_expiring = False
@@ -231,10 +233,22 @@ class MockProvider(BaseProvider):
         await self._send(codec.InputText(text=text))
 
     async def interrupt(self, heard: Heard | None = None) -> None:
+        await self._send(self._cancel(heard))
+
+    def try_interrupt(self, heard: Heard | None) -> bool:
+        if self._codec is None or self.connection is None or not self.connection.writable:
+            return False  # interrupt says why.
+        (wire,) = self._codec.encode(self._cancel(heard))
+        sent: bool = self.connection.send_nowait(wire)
+        return sent
+
+    def _cancel(self, heard: Heard | None) -> codec.Cancel:
+        """Name the response that is meant: when the message arrives, another may be under way."""
         if heard is None:
-            await self._send(codec.Cancel())
-        else:
-            await self._send(codec.Cancel(item_id=heard.item_id, played_ms=heard.item_played_ms))
+            return codec.Cancel(response_id=self._response_id)
+        return codec.Cancel(
+            response_id=self._response_id, item_id=heard.item_id, played_ms=heard.item_played_ms
+        )
 
     async def configure_session(self, config: Mapping[str, Any]) -> None:
         if config.get("metadata"):
@@ -327,6 +341,11 @@ class MockProvider(BaseProvider):
                 event_type, data = self._translate(message)
                 self.emit_event(event_type, {**message.extra, **data})
 
+    def _response_over(self, response_id: str) -> None:
+        self._texts.clear()
+        if response_id == self._response_id:
+            self._response_id = ""
+
     def _translate(self, message: codec.Message) -> tuple[EventType, dict[str, Any]]:
         """Return the event that a message of the session stands for."""
         match message:
@@ -349,12 +368,13 @@ class MockProvider(BaseProvider):
                 data = {"kind": "word", "value": message.word, "at_ms": message.at_ms}
                 return EventType.SPEECH_MARK, {**data, **_ids(message)}
             case codec.ResponseStarted():
+                self._response_id = message.response_id
                 return EventType.RESPONSE_STARTED, _fields(message)
             case codec.ResponseDone():
-                self._texts.clear()
+                self._response_over(message.response_id)
                 return EventType.RESPONSE_COMPLETED, _fields(message)
             case codec.ResponseCancelled():
-                self._texts.clear()
+                self._response_over(message.response_id)
                 estimated = None if message.heard_text is None else False
                 return EventType.RESPONSE_CANCELLED, {**_fields(message), "heard_is_estimated": estimated}
             case codec.SpeechStarted():
