@@ -22,6 +22,7 @@ from voxengine.conversation import Interruption
 from voxengine.errors import (
     ConfigError,
     ErrorCode,
+    JournalFull,
     NotConnected,
     ProviderError,
     UsageError,
@@ -152,7 +153,8 @@ class VoiceEngine(Keeping):
 
         Raises:
             AudioFormatError: The data does not fit the format. Nothing was accepted.
-            JournalFull: ``journal_s`` seconds of unanswered audio are held. Nothing was accepted.
+            JournalFull: ``journal_s`` seconds of unanswered audio are held. Nothing was accepted. A turn of that
+                length is ended, unless turns end by hand.
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
         session = self._takes_input("send_audio")
@@ -176,7 +178,11 @@ class VoiceEngine(Keeping):
             if len(kept) % journal.frame_bytes:
                 journal.format.check_aligned(len(kept), "a tap's on_input")
             data = kept
-        journal.append(data, sender.cursor)
+        try:
+            journal.append(data, sender.cursor)
+        except JournalFull:
+            self._turns.cut_short()
+            raise
         if self.events.wants(EventType.AUDIO_INPUT_CHUNK):
             values = {"audio_data": data, "sample_rate": journal.format.sample_rate}
             self._conversation.emit(EventType.AUDIO_INPUT_CHUNK, values, session)

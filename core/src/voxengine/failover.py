@@ -32,14 +32,21 @@ class Candidate:
     """In a row."""
     next_at: float = 0.0
     """Loop time from which on it may be tried."""
+    wanted_at: float = 0.0
+    """The same without the circuit breaker: for when there is nothing better to try. Infinite: it cannot help."""
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether its circuit breaker is open."""
+        return self.next_at > self.wanted_at or math.isinf(self.wanted_at)
 
     def worked(self) -> None:
         """Note that it serves again."""
-        self.n_failures, self.next_at = 0, 0.0
+        self.n_failures, self.next_at, self.wanted_at = 0, 0.0, 0.0
 
     def asked_to_wait(self, error: VoxEngineError, now: float) -> None:
         """Note how long the service wants to be left alone, without counting a failure."""
-        self.next_at = now + (_retry_after_s(error) or 0.0)
+        self.next_at = self.wanted_at = now + (_retry_after_s(error) or 0.0)
 
     def failed(self, error: VoxEngineError, now: float, jitter: float, *, is_alone: bool) -> None:
         """Note a failed attempt.
@@ -54,11 +61,14 @@ class Candidate:
         self.n_failures += 1
         doublings = min(self.n_failures - 1, _MOST_DOUBLINGS)
         wait_s = min(_FIRST_S * 2**doublings, _LONGEST_S) * (0.5 + 0.5 * jitter)
+        asked_s = _retry_after_s(error) or 0.0
+        self.wanted_at = now + max(wait_s, asked_s)
         if not (isinstance(error, ProviderError) and error.recoverable):
+            self.wanted_at = math.inf
             wait_s = math.inf if is_alone else _COOL_DOWN_S * 2**doublings
         elif self.n_failures >= _OPEN_AFTER and not is_alone:
-            wait_s = max(wait_s, _COOL_DOWN_S * 2 ** (self.n_failures - _OPEN_AFTER))
-        self.next_at = now + max(wait_s, _retry_after_s(error) or 0.0)
+            wait_s = max(wait_s, _COOL_DOWN_S * 2 ** min(self.n_failures - _OPEN_AFTER, _MOST_DOUBLINGS))
+        self.next_at = now + max(wait_s, asked_s)
 
 
 class Failover:
@@ -89,7 +99,13 @@ class Failover:
         candidate.failed(error, now, self.jitter.random(), is_alone=is_alone)
 
     def next(self, now: float) -> tuple[Candidate, float]:
-        """Return what to try next and at what time; in the order of preference where several may be tried."""
+        """Return what to try next and at what time; in the order of preference where several may be tried.
+
+        When every circuit breaker is open it is the network that is away, and the breakers do not count.
+        """
+        if all(held.is_left_alone for held in self.candidates):
+            candidate = min(self.candidates, key=lambda held: max(min(held.wanted_at, held.next_at), now))
+            return candidate, max(min(candidate.wanted_at, candidate.next_at), now)
         candidate = min(self.candidates, key=lambda held: max(held.next_at, now))
         return candidate, max(candidate.next_at, now)
 

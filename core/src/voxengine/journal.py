@@ -148,7 +148,7 @@ class Journal:
         held = self.end - self.start
         if held + n_frames > self._limit:
             raise JournalFull(
-                f"send_audio got {n_frames / self.format.sample_rate:.1f} s, {self.held_s:.1f} s of unanswered audio "
+                f"send_audio got {n_frames / self.format.sample_rate:.2f} s, {self.held_s:.1f} s of unanswered audio "
                 f"are held, and the limit is journal_s={self.limit_s:g}. Nothing of this call was accepted. Send less at "
                 "once, wait for an answer, call end_turn(), or raise journal_s.",
                 held_s=self.held_s,

@@ -10,6 +10,7 @@ from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
 from voxengine.conversation import Conversation
 from voxengine.errors import VoxEngineError
+from voxengine.events import EventType
 from voxengine.journal import first_channel
 from voxengine.session import Session
 
@@ -32,6 +33,7 @@ class TurnTaker:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._watcher: InputWatcher | None = None
+        self._is_cutting = False
         self.is_recovering: Callable[[], bool] = lambda: False
         """Whether the session was lost and another one is being opened."""
 
@@ -95,6 +97,30 @@ class TurnTaker:
         """Note that the vendor reports speech by itself: an ear that only infers is not needed."""
         if session.config["turn_detection"].kind != "client":
             self._watcher = None
+
+    def cut_short(self) -> None:
+        """End a turn that fills the journal: no pause in it could be heard any more, and its answer makes room."""
+        conversation = self._conversation
+        user, session = conversation.user, conversation.user.owner
+        if self._is_cutting or user.waits_for_answer or self.is_recovering():
+            return
+        if session is None or not session.is_ready or session.config["turn_detection"].kind == "manual":
+            return
+        self._is_cutting = True
+        message = (
+            "The user's turn is as long as what may wait for an answer (journal_s), and is ended here. "
+            "What is said until it is answered is refused."
+        )
+        conversation.emit(EventType.WARNING, {"code": "turn_cut_short", "message": message}, session)
+        conversation.activity.start(self._cut(), "end of turn")
+
+    async def _cut(self) -> None:
+        try:
+            await self.end(True)
+        except Exception as error:
+            self._conversation.report(self._conversation.user.owner, error)
+        finally:
+            self._is_cutting = False
 
     async def end(self, respond: bool) -> None:
         """End the user's turn with everything that was accepted, in whichever session has the input by then."""

@@ -58,6 +58,22 @@ def test_candidate_that_fails_often_is_left_alone_and_probed_again() -> None:
     assert failover.next(91.0) == (first, 91.0)
 
 
+def test_breakers_do_not_count_while_all_of_them_are_open() -> None:
+    failover = Failover(config("one"), [config("two"), config("three")])
+    now = 0.0
+    for _ in range(40):
+        candidate, at = failover.next(now)
+        assert at - now <= 8.0
+        now = at
+        failover.failed(candidate, AWAY, now)
+    refused = failover.candidates[1]
+    failover.failed(refused, REFUSED, now)
+
+    tried = {failover.next(now)[0] for _ in range(1)}
+
+    assert refused not in tried
+
+
 def test_what_cannot_help_is_never_repeated_where_there_is_nothing_else() -> None:
     failover = Failover(config("one"), ())
     failover.failed(failover.current, REFUSED, 5.0)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.engine.fakes import RATE, Seen, silence, speak
+from tests.core.engine.fakes import RATE, Seen, silence, speak, speech
 from voxengine import VoiceEngine, VoiceEngineConfig
+from voxengine.errors import JournalFull
 from voxengine.events import EventType
 from voxengine.testing import leak_check, virtual
 from voxengine_mock.voice import VOICES, ToneSpeech
@@ -148,3 +149,37 @@ async def test_rest_is_not_reported_before_what_was_just_said_is_answered(n_befo
             "What time is it?",
             "It is five minutes past noon.",
         ]
+
+
+@pytest.mark.parametrize("turn_detection", ["server", "client"])
+@virtual
+async def test_turn_that_fills_the_journal_is_ended_and_the_conversation_goes_on(turn_detection: Any) -> None:
+    async with talking(turn_detection=turn_detection, journal_s=3) as (engine, seen):
+        n_refused = 0
+        for _ in range(20 * 50):  # A noise without a pause, in real time.
+            try:
+                await speak(engine, speech(20), paced=True)
+            except JournalFull:
+                n_refused += 1
+                await asyncio.sleep(0.02)
+        await speak(engine, silence(1500), paced=True)
+        await engine.wait_idle()
+
+        assert "turn_cut_short" in seen.codes()
+        assert 0 < n_refused < 500
+        assert len(seen.of(EventType.RESPONSE_COMPLETED, EventType.RESPONSE_CANCELLED)) > 2
+        await speak(engine, await question(), paced=True)
+        await engine.wait_idle()
+        assert engine.history.items[-1].role == "agent"
+
+
+@virtual
+async def test_turn_that_fills_the_journal_is_the_applications_where_turns_end_by_hand() -> None:
+    async with talking(turn_detection="manual", journal_s=3) as (engine, seen):
+        with pytest.raises(JournalFull, match="0.02 s"):
+            for _ in range(200):
+                await engine.send_audio(speech(20))
+        await asyncio.sleep(5)
+
+        assert seen.codes() == []
+        assert seen.of(EventType.RESPONSE_STARTED) == []
