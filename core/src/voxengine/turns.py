@@ -148,7 +148,11 @@ class TurnTaker:
             self._conversation.responses.expect()
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
-        await session.sender.inject_silence(endpointing_silence_ms(session))
+        try:
+            await session.sender.inject_silence(endpointing_silence_ms(session))
+        except VoxEngineError:
+            if not self._keeps_end(respond) and session is user.owner:
+                raise
 
     def _keeps_end(self, respond: bool) -> bool:
         """Note the end of a turn for the session to come; False when there is one."""

@@ -566,3 +566,28 @@ async def test_session_that_is_replaced_while_it_is_given_the_turns_asks_for_not
         assert call.provider("two").of("end_turn") == [True]
         assert bytes(call.provider("two").audio) == speech(2000)
         await call.engine.wait_idle(timeout_s=5)
+
+
+@virtual
+async def test_end_of_a_turn_that_finds_the_loss_is_kept_for_the_next_session() -> None:
+    lost: list[object] = []
+
+    async def breaks(provider: Puppet, data: bytes) -> None:
+        if not any(data) and not lost:  # The silence that ends the turn.
+            lost.append(provider)
+            raise GONE
+
+    one = kind(behaviour={"send_audio": breaks})
+    async with calling(one, reconnect=BUDGET) as call:
+        await call.engine.send_audio(speech(600))
+
+        await call.engine.end_turn()
+
+        await asyncio.sleep(1)
+        assert lost == [one.made[0]]
+        assert call.seen.one(EventType.CONNECTION_LOST).will_reconnect is True
+        assert speech(600) in bytes(one.made[1].audio)
+        assert call.engine.is_connected
+        assert not call.engine.session.sender.is_behind  # type: ignore[union-attr]
+        one.made[1].answers("Yes.")
+        await call.engine.wait_idle()
