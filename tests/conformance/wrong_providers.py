@@ -376,6 +376,15 @@ class Piecemeal(FakeProvider):
         super().emit_event(event, data)
 
 
+@breaks("text_deltas_add_up")
+class NewestWordOnly(FakeProvider):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        if event == EventType.TEXT_OUTPUT and data is not None and data["is_partial"]:
+            data = {**data, "text": data["delta"]}
+            del data["delta"]
+        super().emit_event(event, data)
+
+
 @breaks("text_of_an_answer_ends_with_a_final_one")
 class Unfinished(FakeProvider):
     def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:

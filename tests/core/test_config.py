@@ -27,6 +27,7 @@ from voxengine.config import (
     VoiceEngineConfig,
     config_path,
     hidden,
+    reconfigured,
     thawed,
 )
 from voxengine.errors import ConfigError
@@ -625,3 +626,43 @@ def test_no_metadata_value_is_shown(value: str) -> None:
 
     assert f"<<{value}>>" not in repr(config)
     assert f"<<{value}>>" not in repr(config.for_provider())
+
+
+# --- Changes in a running session ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "asked"),
+    [
+        ({"metadata": {"voice": "old"}}, {"voice": "new"}),
+        ({"voice": "old"}, {"metadata": {"voice": "new"}}),
+        ({"voice": "old", "metadata": {"voice": "old"}}, {"voice": "new"}),
+        ({"voice": "old", "metadata": {"voice": "old"}}, {"metadata": {"voice": "new"}}),
+    ],
+)
+def test_newest_word_wins_whichever_way_it_is_spelt(before: dict[str, Any], asked: dict[str, Any]) -> None:
+    changed, told = reconfigured(VoiceEngineConfig(**before), asked)
+
+    assert changed.option("voice") == "new"
+    assert told == {"voice": "new", **asked}
+    assert changed.for_provider()["metadata"].get("voice", "new") == "new"
+
+
+def test_two_words_in_one_change_have_to_agree() -> None:
+    with pytest.raises(ConfigError, match="say different things"):
+        reconfigured(VoiceEngineConfig(), {"voice": "one", "metadata": {"voice": "two"}})
+
+
+def test_change_leaves_the_metadata_that_it_does_not_name() -> None:
+    held = {"endpoint": "https://x", "language": "de-DE", "session": {"a": {"b": 1, "c": 2}}}
+    asked = {"language": "en-US", "metadata": {"session": {"a": {"c": 3}}}}
+
+    changed, told = reconfigured(VoiceEngineConfig(metadata=held), asked)
+
+    assert thawed(changed.metadata) == {"endpoint": "https://x", "session": {"a": {"b": 1, "c": 3}}}
+    assert told == {"language": "en-US", "metadata": {"session": {"a": {"b": 1, "c": 3}}}}
+
+
+def test_change_of_metadata_to_what_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match="metadata"):
+        reconfigured(VoiceEngineConfig(), {"metadata": 3})

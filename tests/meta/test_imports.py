@@ -19,7 +19,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "audio.buffers", "audio.levels", "audio.devices", "audio.options", "_config_json",
     ),
     (
-        "history", "_items", "codec", "tools", "voices", "_json_types", "_signature", "metrics", "activity", "threads",
+        "history", "_items", "notes", "codec", "tools", "voices", "_json_types", "_signature", "metrics", "activity", "threads",
         "recording_values", "recording_file",
     ),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -144,11 +145,12 @@ def find_target(
     name: str,
     current: VoiceEngineConfig,
     given: VoiceEngineConfig | None,
+    used: Mapping[str, VoiceEngineConfig],
 ) -> VoiceEngineConfig:
     """Return the configuration that ``switch_provider(name, given)`` means.
 
-    Without one: the fallback of that provider, then the profile of that name, then the provider's own
-    environment variables.
+    Without one: the latest of that provider that the engine used (``used``, by provider), then the fallback of that
+    provider, then the profile of that name, then the provider's own environment variables.
 
     Raises:
         ConfigError: ``given`` is for another provider.
@@ -164,6 +166,8 @@ def find_target(
                 f"switch_provider({name!r}, config) got a configuration for {given.provider!r}. Name the same provider in both."
             )
         return given
+    if name in used:
+        return used[name]
     for fallback in current.fallbacks:
         if fallback.provider == name:
             return fallback
@@ -175,8 +179,11 @@ def find_target(
 def missing_dialogue(name: str, old: str, why: str = "") -> CapabilityMissing:
     """Return the error of putting a provider without dialogue in the place of one with it; ``why`` is its own."""
     said = f"{name} says: {why}. " if why else ""
+    new, present = (
+        (name, old) if name != old else (f"{name}, as this configuration asks for it,", "as it is now it")
+    )
     return CapabilityMissing(
-        f"switch_provider: {name} cannot hold a dialogue and {old} can: it would listen or speak and never answer. "
+        f"switch_provider: {new} cannot hold a dialogue and {present} can: it would listen or speak and never answer. "
         f"{said}Nothing was changed. Pass degrade=True to accept that.",
         capability="dialogue",
         provider=name,

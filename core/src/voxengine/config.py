@@ -37,6 +37,7 @@ __all__ = [
     "hidden",
     "live_options",
     "profile_names",
+    "reconfigured",
     "thawed",
 ]
 
@@ -429,6 +430,48 @@ def live_options(asked: Mapping[str, Any]) -> dict[str, Any]:
                 f"configure_session cannot change {name!r}. It changes: {', '.join(_LIVE_OPTIONS)}."
             )
     return dict(asked)
+
+
+_PLACES: Final = {
+    **{name: name for name in _LIVE_OPTIONS if name not in ("turn_detection", "tool_choice", "metadata")},
+    "max_tokens": "max_output_tokens",
+}
+"""Keys of ``metadata`` in which options that can change stand at some provider, and the field of each."""
+
+
+def reconfigured(
+    config: VoiceEngineConfig, asked: Mapping[str, Any]
+) -> tuple[VoiceEngineConfig, dict[str, Any]]:
+    """Return the configuration of a running session after a change, and what its provider is told of it.
+
+    The newest word wins: an option is taken out of the place, field or ``metadata``, in which it is not asked for
+    now. Keys of ``metadata`` that are not asked for keep their values; ``session`` is merged.
+
+    Raises:
+        ConfigError: A value is wrong, or both places are asked for and differ.
+    """
+    given = asked.get("metadata", {})
+    if not isinstance(given, Mapping):
+        given = attrs.evolve(config, metadata=given).metadata  # Raises.
+    fields = {name: value for name, value in asked.items() if name != "metadata"}
+    flat = {name: None for key, name in _PLACES.items() if given.get(key) is not None}
+    named = {*fields, *flat}
+    kept = {key: value for key, value in config.metadata.items() if _PLACES.get(key) not in named}
+    metadata = {**kept, **given}
+    if isinstance(given.get("session"), Mapping):
+        metadata["session"] = _merged(kept.get("session"), given["session"])
+    changed = attrs.evolve(config, **{**flat, **fields, "metadata": metadata})
+    told = changed.for_provider()
+    values = {name: told[name] for name in told if name in named}
+    if "metadata" in asked:
+        values["metadata"] = {key: told["metadata"][key] for key in given}
+    return changed, values
+
+
+def _merged(below: object, above: object) -> object:
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 class ProviderConfig(dict[str, Any]):

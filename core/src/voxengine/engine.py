@@ -7,16 +7,10 @@ import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-import attrs
-
-from voxengine.adapting import (
-    carried_over,
-    engine_fields_kept,
-    find_target,
-)
+from voxengine.adapting import carried_over, engine_fields_kept, find_target
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
-from voxengine.config import VoiceEngineConfig, live_options
+from voxengine.config import VoiceEngineConfig, live_options, reconfigured
 from voxengine.continuity import Move
 from voxengine.conversation import Interruption
 from voxengine.errors import (
@@ -379,7 +373,7 @@ class VoiceEngine(Keeping):
     # -- settings ---------------------------------------------------------------------------------
 
     async def configure_session(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
-        """Change options of the running session; the others keep their values.
+        """Change options of the running session; the others keep their values, those of ``metadata`` too.
 
         Takes the neutral options by name (``instructions="…"``) or as a mapping. They stay in force for
         sessions that take over later, where they do not belong to one provider alone. This returns when the
@@ -398,9 +392,8 @@ class VoiceEngine(Keeping):
             )
         asked = live_options({**(config or {}), **options})
         session.capabilities.require("live_configuration", provider=session.name, doing="configure_session")
-        changed = attrs.evolve(self._config, **asked)
+        changed, values = reconfigured(self._config, asked)
         check_tool_choice(changed.tool_choice, self._tool_names())
-        values = {name: value for name, value in changed.for_provider().items() if name in asked}
         if "turn_detection" in values:
             values["turn_detection"] = await self._continuity.prepare_detection(
                 session, values["turn_detection"]
@@ -408,7 +401,7 @@ class VoiceEngine(Keeping):
         await session.configure(values)
         self._continuity.warn_unsupported(session, asked)
         if session is self._session:
-            self._config = attrs.evolve(self._config, **asked)
+            self._config, _ = reconfigured(self._config, asked)
             if "turn_detection" in values:
                 self._continuity.detection_changed(session)
 
@@ -455,8 +448,8 @@ class VoiceEngine(Keeping):
 
         Args:
             provider: Its name.
-            config: Its configuration; None: the one in ``fallbacks``, else the profile of that name, else
-                the provider's own environment variables.
+            config: Its configuration; None: the one that it had in this conversation, else the one in
+                ``fallbacks``, else the profile of that name, else the provider's own environment variables.
             degrade: Accept a provider without dialogue in the place of one with it.
 
         Raises:
@@ -483,7 +476,7 @@ class VoiceEngine(Keeping):
     async def _switch_to(self, provider: str, config: VoiceEngineConfig | None, degrade: bool) -> None:
         assert self._lock is not None
         async with self._lock:
-            chosen = await in_thread(find_target, provider, self._config, config)
+            chosen = await in_thread(find_target, provider, self._config, config, self._used)
             target = carried_over(self._config, chosen)
             self._check_switchable()
 
@@ -491,6 +484,7 @@ class VoiceEngine(Keeping):
                 self._adopt(session)
                 self._config = engine_fields_kept(self._config, target)
                 self._recovery.chosen(chosen)
+                self._used[provider] = chosen
 
             move = Move(
                 from_provider=self._config.provider,
@@ -499,15 +493,18 @@ class VoiceEngine(Keeping):
                 degrade=degrade,
                 cut_reply=self._config.reconnect.cut_reply,
             )
-            work = self._take_over(self._session, target, move)
-            await self._opened(work, "switch_provider")
+            is_repair = self._state is not EngineState.CONNECTED
+            with self._telling_failure(provider, "switch_provider"):
+                await self._opened(self._take_over(self._session, target, move), "switch_provider")
+            if is_repair and self._session is not None:
+                self._tell_established(self._session)
             if self._continuity.settling is not None:
                 await asyncio.wait([self._continuity.settling])
 
     async def _connect_to(self, provider: str, config: VoiceEngineConfig | None) -> None:
         """Connect for the first time, to another provider than the configured one."""
         before = self._config
-        target = carried_over(before, await in_thread(find_target, provider, before, config))
+        target = carried_over(before, await in_thread(find_target, provider, before, config, self._used))
         self._config = engine_fields_kept(before, target, formats=True)
         try:
             await self.connect()

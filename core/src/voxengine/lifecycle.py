@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +71,8 @@ class Lifecycle:
                 f"VoiceEngine got {what}. Make it a configuration first: VoiceEngine(VoiceEngineConfig(**config))."
             )
         self._config = config
+        self._used = {config.provider: config}
+        """By provider, the latest configuration that was made for it: to go back to."""
         self._registry = registry
         self._state = EngineState.NEW
         self._thread_id: int | None = None
@@ -109,14 +112,20 @@ class Lifecycle:
         conversation = self._conversation
         name = self._config.provider
         conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1}, provider=name)
-        try:
+        with self._telling_failure(name, "connect"):
             await self._first_session()
+
+    @contextlib.contextmanager
+    def _telling_failure(self, name: str, method: str) -> Iterator[None]:
+        """Emit what keeps the block from opening a session, and raise it."""
+        try:
+            yield
         except (Exception, asyncio.CancelledError) as error:
             failure: BaseException = error
             if isinstance(error, asyncio.CancelledError):
-                failure = NotConnected(f"{name}: connect() was cancelled before the session was ready.")
+                failure = NotConnected(f"{name}: {method}() was cancelled before the session was ready.")
             data = {"error": failure, "will_retry": False}
-            conversation.emit(EventType.CONNECTION_FAILED, data, provider=name)
+            self._conversation.emit(EventType.CONNECTION_FAILED, data, provider=name)
             raise
 
     async def _first_session(self) -> None:
@@ -419,11 +428,10 @@ class Lifecycle:
             )
             lost.n_unanswered = self._conversation.user.n_unanswered
             raise lost
-        then = (
-            "Make a new VoiceEngine(config)."
-            if self._state is EngineState.CLOSED
-            else "await engine.connect() first."
-        )
+        then = {
+            EngineState.CLOSED: "Make a new VoiceEngine(config).",
+            EngineState.RECONNECTING: "It goes on by itself; try again then.",
+        }.get(self._state, "await engine.connect() first.")
         raise NotConnected(f"{method}(): this engine is {self._state}. {then}")
 
     def _connected_once(self, what: str) -> Conversation:

@@ -6,30 +6,18 @@ then what the user is still saying follows through the vendor's own turn detecti
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import attrs
 
 from voxengine.config import TurnDetection
 from voxengine.conversation import Conversation
 from voxengine.errors import VoxEngineError
+from voxengine.notes import CONTINUE, RESTART, USE_RESULT
 from voxengine.session import Session
 from voxengine.turns import endpointing_silence_ms
 
-__all__ = ["CONTINUE", "RESTART", "USE_RESULT", "Debt", "in_turn", "pay", "replay_from", "take_turn_control"]
-
-CONTINUE: Final = (
-    "[Note: a fault of the connection cut your last reply. The user heard exactly what the conversation shows of "
-    "it. Go on from there, without repeating it and without a word about the fault.]"
-)
-"""What the next session is told, as a turn of its own, to go on with an answer that was cut."""
-RESTART: Final = (
-    "[Note: a fault of the connection cut your last reply. Answer the user's last turn again, from the start and "
-    "without a word about the fault.]"
-)
-USE_RESULT: Final = (
-    "[Note: the tool that you called has returned; the conversation shows its result. Go on with it.]"
-)
+__all__ = ["Debt", "in_turn", "pay", "replay_from", "take_turn_control"]
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from tests.core.continuity.test_reconnect import BUDGET, lose
 from tests.core.engine.fakes import Call, calling, caps, kind, silence, speak, turns
 from voxengine.capabilities import FULL, UNSUPPORTED
 from voxengine.events import EventType
-from voxengine.replay import USE_RESULT
+from voxengine.notes import USE_RESULT
 from voxengine.testing import virtual
 
 MOMENTS = ("while it runs", "behind its result", "before its answer's first word")

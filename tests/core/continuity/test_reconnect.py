@@ -31,7 +31,7 @@ from voxengine.errors import (
     RateLimited,
 )
 from voxengine.events import EventType
-from voxengine.replay import CONTINUE, RESTART, USE_RESULT
+from voxengine.notes import CONTINUE, RESTART, USE_RESULT
 from voxengine.testing import leak_check, virtual
 
 BUDGET = {"budget_s": 20}

@@ -41,7 +41,7 @@ from voxengine.errors import (
     ProviderNotFound,
 )
 from voxengine.events import EventType
-from voxengine.replay import USE_RESULT
+from voxengine.notes import USE_RESULT
 from voxengine.testing import leak_check, run_virtual, virtual
 
 
@@ -343,6 +343,54 @@ async def test_next_that_fails_changes_nothing(hook: str) -> None:
             assert (await call.engine.get_usage(), len(call.engine.metrics.sessions)) == (None, 1)
     assert call.seen.session_endings() == {1: ["connection_closed"]}
     assert call.seen.of(EventType.PROVIDER_SWITCHED) == []
+
+
+@virtual
+async def test_name_is_enough_to_go_back_to_a_configuration_of_before() -> None:
+    second = VoiceEngineConfig(provider="two", api_key="key of two", metadata={"at": "there"})
+    async with calling(others={"two": kind()}, api_key="key of one", metadata={"at": "home"}) as call:
+        await call.engine.switch_provider("two", second)
+        await call.engine.switch_provider("one")
+        await call.engine.switch_provider("two")
+        await call.engine.switch_provider("two")
+
+        for name, place in (("one", "home"), ("two", "there")):
+            for made in call.kinds[name].made:
+                assert made.config["api_key"] == f"key of {name}"
+                assert made.config["metadata"] == {"at": place}
+        assert [len(call.kinds[name].made) for name in ("one", "two")] == [2, 3]
+
+
+@virtual
+async def test_switch_that_fails_is_over_visibly() -> None:
+    error = AuthenticationFailed("refused", provider="two")
+
+    async def refuse(*_: Any) -> None:
+        raise error
+
+    async with calling(others={"two": kind(behaviour={"connect": refuse})}) as call:
+        with pytest.raises(AuthenticationFailed):
+            await call.engine.switch_provider("two")
+
+        failed = call.seen.one(EventType.CONNECTION_FAILED)
+        assert (failed.provider, failed.will_retry) == ("two", False)
+        assert isinstance(failed.error, AuthenticationFailed)
+        types = call.seen.types()
+        assert types.index("provider_switching") < types.index("connection_failed")
+
+
+@virtual
+async def test_switch_that_repairs_a_loss_establishes_the_connection_once() -> None:
+    async with calling(others={"two": kind()}) as call:
+        assert len(call.seen.of(EventType.CONNECTION_ESTABLISHED)) == 1
+        call.provider().emit_event(EventType.CONNECTION_LOST, {"error": ConnectionLost("gone")})
+        await turns()
+
+        await call.engine.switch_provider("two")
+        assert [event.provider for event in call.seen.of(EventType.CONNECTION_ESTABLISHED)] == ["one", "two"]
+        await call.engine.switch_provider("one")
+
+        assert len(call.seen.of(EventType.CONNECTION_ESTABLISHED)) == 2
 
 
 @virtual

@@ -12,7 +12,7 @@ from tests.plugins.mock.support import Recorder
 from voxengine.errors import AuthenticationFailed, ConfigError, ProviderError, RateLimited
 from voxengine_azure import AzureProvider
 from voxengine_azure.dialogue_access import API_VERSION, azure_openai_access, voice_live_access
-from voxengine_azure.emulator import AzureSpeechEmulator, AzureVoiceLiveEmulator
+from voxengine_azure.emulator import AzureOpenAIEmulator, AzureSpeechEmulator, AzureVoiceLiveEmulator
 from voxengine_mock.harness import Server, serve
 
 VARIABLES = (
@@ -193,13 +193,32 @@ async def test_expired_token_is_renewed_once(server: Server, is_async: bool) -> 
     assert asked == ["again"]
 
 
-async def test_refused_token_without_renewal_is_an_authentication_error(server: Server) -> None:
-    provider, _ = provider_at(server, token="expired-token-0123")
-
-    with pytest.raises(AuthenticationFailed) as caught:
-        await provider.connect()
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"token": "expired-token-0123"}, r"give metadata\['token_provider'\]"),
+        (
+            {"token": "expired", "token_provider": lambda: "expired-token-0123"},
+            "token_provider.*refused too",
+        ),
+        ({"token_provider": lambda: "expired-token-0123"}, "token_provider.*refused"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", [AzureVoiceLiveEmulator, AzureOpenAIEmulator], ids=["voice-live", "azure-openai"]
+)
+async def test_refused_token_names_the_function_that_renews_it_and_no_key(
+    kind: type[AzureVoiceLiveEmulator] | type[AzureOpenAIEmulator], metadata: dict[str, Any], words: str
+) -> None:
+    more = {} if kind is AzureVoiceLiveEmulator else {"deployment": "talk"}
+    async with serve(kind(script={"delay_ms": 0})) as server:
+        provider, _ = provider_at(server, **metadata, **more)
+        with pytest.raises(AuthenticationFailed, match=words) as caught:
+            await provider.connect()
 
     assert "expired-token-0123" not in str(caught.value)
+    assert "API key" not in str(caught.value)
+    assert caught.value.vendor_code == "401"
 
 
 @pytest.mark.parametrize("answer", [None, "", 17, ValueError("secret-word")])

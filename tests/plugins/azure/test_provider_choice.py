@@ -163,6 +163,19 @@ async def test_region_alone_is_no_dialogue_and_says_what_to_set(urls: dict[str, 
     assert engine.history.items[-1].text
 
 
+async def test_move_to_a_service_of_the_same_provider_says_which_of_the_two_cannot(
+    urls: dict[str, str],
+) -> None:
+    metadata = {"endpoint": urls["speech"], "service": "speech"}
+    speech = VoiceEngineConfig(provider="azure", api_key="sk-drive", metadata=metadata)
+    async with VoiceEngine(config_of("voice-live", urls, playback="null")) as engine:
+        with pytest.raises(CapabilityMissing, match="azure, as this configuration asks for it,") as caught:
+            await engine.switch_provider("azure", speech)
+
+    assert "azure can:" not in str(caught.value)
+    assert "metadata['service'] is 'speech'" in str(caught.value)
+
+
 async def test_configuration_of_the_migration_guide_works_with_an_endpoint(
     urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,16 @@ def test_speech_has_no_dialogue_and_says_how_to_get_one() -> None:
     assert all(capabilities.support(row).support is not Support.UNKNOWN for row in ROWS)
 
 
+def test_speech_that_was_asked_for_by_name_says_how_to_leave_it() -> None:
+    metadata = {"service": "speech", "endpoint": "https://x.services.ai.azure.com"}
+
+    capabilities = AzureProvider.capabilities_for({"metadata": metadata})
+
+    assert capabilities.dialogue.support is Support.UNSUPPORTED
+    assert "metadata['service']" in capabilities.dialogue.why
+    assert "'voice-live'" in capabilities.dialogue.why
+
+
 async def test_region_alone_cannot_replace_a_provider_that_converses() -> None:
     spoken_to = VoiceEngineConfig(provider="mock")
     region_only = VoiceEngineConfig(provider="azure", api_key="k", metadata={"region": "eastus"})

@@ -270,6 +270,42 @@ async def test_request_that_cannot_be_said_closes_with_the_reason(
     assert caught.value.close_code == 1007
 
 
+async def said(body: str) -> tuple[list[int], int]:
+    """When each word of a document begins, and how long all of it is."""
+    async with emulating() as server, client(server, SPEAK) as end:
+        await end.send(context("A1", "raw-16khz-16bit-mono-pcm", wordBoundaryEnabled="true"))
+        await end.send(SpeechMessage("ssml", SSML.format(body), "A1"))
+        found = await end.until_end("A1")
+    starts = [
+        to_ms(entry["Data"]["Offset"])
+        for item in found
+        if getattr(item, "path", "") == "audio.metadata"
+        for entry in item.body["Metadata"]
+    ]
+    return starts, sum(len(item.data) for item in found if isinstance(item, AudioFrame)) // 32
+
+
+@pytest.mark.parametrize(
+    ("element", "ms"),
+    [
+        ("<break time='500ms'/>", 500),
+        ("<break time='1.5s'/>", 1500),
+        ("<break time='90s'/>", 20_000),
+        ("<break strength='weak'/>", 500),
+        ("<break/>", 750),
+        ("<break time='100ms'/><break time='100ms'/>", 200),
+    ],
+)
+async def test_break_is_silence_before_what_follows_it(element: str, ms: int) -> None:
+    plain, plain_ms = await said("One two three.")
+    broken, broken_ms = await said(f"One {element}two three.")
+    after, after_ms = await said(f"One two three.{element}")
+
+    assert broken == [plain[0], plain[1] + ms, plain[2] + ms]
+    assert after == plain
+    assert (broken_ms, after_ms) == (plain_ms + ms, plain_ms + ms)
+
+
 async def test_text_in_pieces_is_said_on_the_streaming_path() -> None:
     given = {"bidirectionalStreamingMode": True, "voiceName": "en-US-JennyNeural", "language": "en-US"}
     opening = context("A1", "raw-16khz-16bit-mono-pcm", wordBoundaryEnabled=True)

@@ -68,6 +68,20 @@ async def test_audio_comes_at_the_rate_that_was_asked_for(rate: int) -> None:
     assert last.data["usage"]["output_audio_s"] == pytest.approx(len(seen.audio()) / 2 / rate, abs=0.002)
 
 
+@pytest.mark.parametrize(("status", "spoken"), [(429, 2), (400, 0)], ids=["tried-again", "refused"])
+async def test_characters_are_counted_once_and_only_when_they_are_spoken(status: int, spoken: int) -> None:
+    fault = {"do": status, "at": "response:1"}
+    async with serving(faults=[fault]) as (_, url), session(url) as (provider, seen):
+        await provider.speak("hi")
+        first = await ended(seen)
+        await provider.speak("Hello.")
+        await ended(seen, 2)
+        usage = await provider.get_usage()
+
+    assert first.data["usage"]["characters"] == spoken
+    assert usage["characters"] == spoken + len("Hello.")
+
+
 async def test_pieces_of_a_text_are_one_response_and_begin_with_its_first_sentence() -> None:
     async with serving() as (emulator, url), session(url) as (provider, seen):
         await provider.speak("The first is said at once. And the sec", False)

@@ -21,6 +21,7 @@ from azure.ai.voicelive.models import (
     FunctionCallOutputItem,
     FunctionTool,
     InputTextContentPart,
+    OpenAIVoice,
     RequestSession,
     ServerVad,
     UserMessageItem,
@@ -332,6 +333,43 @@ async def test_hint_that_has_no_effect_gives_a_warning() -> None:
         warning = await talk.last("warning")
 
     assert warning.warning.code == "phrase_list_ignored"
+
+
+async def test_warning_is_not_said_again_at_an_update_of_something_else() -> None:
+    options = AudioInputTranscriptionOptions(model="whisper-1", phrase_list=["Lisbon"])
+    wanted = RequestSession(
+        input_audio_transcription=options,
+        output_audio_timestamp_types=["word"],
+        voice=OpenAIVoice(name="alloy"),
+    )
+    async with serving() as server, talking(server) as talk:
+        await talk.connection.session.update(session=wanted)
+        first = await talk.until("session.updated")
+        # What was said of the first update comes before anything is said of the next ones.
+        await talk.connection.session.update(session=RequestSession(instructions="Be brief."))
+        first += await talk.until("session.updated")
+        await talk.connection.session.update(session=RequestSession(instructions="Be longer."))
+        later = await talk.until("session.updated")
+
+    codes = [event.warning.code for event in first if event.type == "warning"]
+    assert codes == ["timestamps_unavailable", "phrase_list_ignored"]
+    assert [event.type for event in later] == ["session.updated"]
+
+
+async def test_blend_shapes_come_without_a_gap_when_asked_for() -> None:
+    async with serving() as server, talking(server) as talk:
+        await talk.connection.session.update(
+            session=RequestSession(animation=Animation(outputs=["blendshapes"]))
+        )
+        await talk.last("session.updated")
+        events = await talk.ask("Hello there.")
+
+    shapes = [event for event in events if event.type == "response.animation_blendshapes.delta"]
+    starts = [event.frame_index for event in shapes]
+    assert starts == [sum(len(event.frames) for event in shapes[:n]) for n in range(len(shapes))]
+    assert shapes
+    assert {len(frame) for event in shapes for frame in event.frames} == {55}
+    assert [event.type for event in events].count("response.animation_blendshapes.done") == 1
 
 
 async def test_wrong_key_is_refused() -> None:

@@ -14,11 +14,9 @@ from voxengine.config import TurnDetection
 from voxengine.errors import ConfigError
 from voxengine_azure import AzureProvider
 from voxengine_azure.voice_live.dialect import VOICE_LIVE
-from voxengine_azure.voice_live.options import VENDOR
 from voxengine_azure.voice_live.plan import plan_voice_live
 from voxengine_azure.voice_live.provider import VoiceLiveProvider
 from voxengine_openai.codec import RealtimeCodec, RealtimeMessage
-from voxengine_openai.options import asked_options
 from voxengine_openai.session_settings import SessionPlan
 
 CODEC = RealtimeCodec(Role.CLIENT, str, VOICE_LIVE)
@@ -27,7 +25,8 @@ EOU = {"model": "semantic_detection_v1"}
 
 def plan(*, model: str = "gpt-4o", **config: Any) -> SessionPlan:
     own = config.get("metadata", {}).get("session")
-    return plan_voice_live(asked_options(config, VENDOR), own, VoiceLiveProvider.traits, model)
+    asked = VoiceLiveProvider(config)._read_options(config)
+    return plan_voice_live(asked, own, VoiceLiveProvider.traits, model)
 
 
 def sent(**config: Any) -> dict[str, Any]:
@@ -121,6 +120,11 @@ def test_nothing_asked_for_leaves_everything_but_the_formats_to_the_service() ->
             {"mode": "big", "language": "en-US", "vocabulary": ("Lisbon",)},
             "input_audio_transcription",
             {"model": "azure-speech", "language": "en-US", "phrase_list": ["Lisbon"]},
+        ),
+        (
+            {"mode": "big", "language": "en_US,de"},
+            "input_audio_transcription",
+            {"model": "azure-speech", "language": "en-US,de"},
         ),
         (
             {"mode": "big", "language": "de-DE", "metadata": {"custom_model": "0000"}},
@@ -228,6 +232,7 @@ def test_what_cannot_be_had_is_said(given: dict[str, Any], code: str) -> None:
         {"metadata": {"style": ""}},
         {"voice": "ava", "metadata": {"style": "cheerful"}},
         {"input_format": AudioFormat(44_100)},
+        {"language": "xx!!"},
     ],
 )
 def test_wrong_value_is_a_configuration_error(given: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
 from voxengine.errors import ConfigError, NotConnected
 from voxengine.history import Item, ItemKind
+from voxengine.notes import CONTINUE, RESTART, USE_RESULT
 from voxengine.testing.clock import leak_check, virtual
 from voxengine_mock import MockProvider, codec
 
@@ -838,3 +839,35 @@ def test_capabilities_are_said_in_full() -> None:
 
     assert [row for row in ROWS if declared.support(row).support is Support.UNKNOWN] == []
     assert attrs.asdict(declared, recurse=False)["voices"] == ("aria", "bruno", "celia", "dante")
+
+
+@pytest.mark.parametrize(
+    ("note", "items", "said"),
+    [
+        (CONTINUE, [("user_text", "a story"), ("agent", "Once upon")], "a time."),
+        (CONTINUE, [("user_text", "a story"), ("agent", "Something else")], "Once upon a time."),
+        (RESTART, [("user_text", "a story"), ("agent", "Once upon")], "Once upon a time."),
+        (USE_RESULT, [("user_text", "the weather"), ("tool_result", "rain")], "It says: rain"),
+        (CONTINUE, [("user_text", "the weather"), ("tool_result", "rain"), ("agent", "It")], "says: rain"),
+        (USE_RESULT, [("user_text", "a story"), ("tool_result", "rain")], "rain"),
+        (CONTINUE, [], "Who?"),
+    ],
+)
+@virtual
+async def test_note_to_whoever_takes_over_is_followed_and_not_answered(
+    note: str, items: list[tuple[str, str]], said: str
+) -> None:
+    responses: dict[str, Any] = {
+        "*story*": "Once upon a time.",
+        "*weather*": {"tool": "look", "then": "It says: {result}"},
+    }
+    async with session({"tools": [tool("look")]}, responses=responses, default="Who?") as (provider, seen):
+        await provider._send(codec.AddItems(items=[{"kind": kind, "text": text} for kind, text in items]))
+        await provider.send_text(note)
+        await seen.wait("response_completed")
+
+        assert seen.final_texts() == [said]
+        assert seen.of("function_call_invoked") == []
+        await provider.send_text("What did I say?")
+        await seen.wait("response_completed", 2)
+        assert "[Note" not in seen.final_texts()[-1]

@@ -12,6 +12,7 @@ from voxengine.capabilities import UNKNOWN, Capabilities
 from voxengine.config import Deadlines
 from voxengine.errors import AuthenticationFailed, CapabilityMissing, ErrorCode, ProviderError
 from voxengine_azure.dialogue_access import Access
+from voxengine_azure.tokens import refused_token
 from voxengine_openai.endpoint import Endpoint
 from voxengine_openai.provider import OpenAIProvider
 
@@ -62,26 +63,31 @@ class AzureDialogue(OpenAIProvider):
     async def _dial(self, endpoint: Endpoint, deadlines: Deadlines) -> Transport:
         assert self._access is not None
         credentials = self._access.credentials
-        try:
-            return await self._dial_with(endpoint, deadlines, is_renewal=False)
-        except AuthenticationFailed:
-            # A token that was given ready-made may have expired since.
-            if not credentials.can_renew or not credentials.token:
+        service = f"azure {self.service}"
+        for is_renewal in (False, True):
+            found = await credentials.headers(service, is_renewal=is_renewal)
+            try:
+                return await self._dial_with(endpoint, deadlines, found)
+            except AuthenticationFailed as error:
+                if credentials.key:
+                    raise
+                # A token that was given ready-made may have expired since; one of the function's is new.
+                if is_renewal or not (credentials.can_renew and credentials.token):
+                    raise refused_token(error, service, is_provided=credentials.can_renew) from None
+            except ProviderError as error:
+                if error.code is ErrorCode.NOT_FOUND:
+                    # An address does not show which of the services is behind it.
+                    error.args = (
+                        f"{error} The service asked for is {self.service!r}; metadata['service'] chooses another.",
+                    )
                 raise
-            return await self._dial_with(endpoint, deadlines, is_renewal=True)
-        except ProviderError as error:
-            if error.code is ErrorCode.NOT_FOUND:
-                # An address does not show which of the services is behind it.
-                error.args = (
-                    f"{error} The service asked for is {self.service!r}; metadata['service'] chooses another.",
-                )
-            raise
+        raise AssertionError("the second attempt returned or raised")
 
-    async def _dial_with(self, endpoint: Endpoint, deadlines: Deadlines, *, is_renewal: bool) -> Transport:
+    async def _dial_with(
+        self, endpoint: Endpoint, deadlines: Deadlines, found: Mapping[str, str]
+    ) -> Transport:
         from voxengine.transport import outcomes
 
-        assert self._access is not None
-        found = await self._access.credentials.headers(f"azure {self.service}", is_renewal=is_renewal)
         more = (self.config.get("metadata") or {}).get("headers") or {}
         headers = {**found, **{str(name): str(value) for name, value in more.items()}}
         self._scrub = outcomes.Target(self.name, endpoint.url, headers).scrub

@@ -9,7 +9,7 @@ from typing import Any
 
 from voxengine.errors import AuthenticationFailed
 
-__all__ = ["new_token"]
+__all__ = ["new_token", "refused_token"]
 
 
 async def new_token(renew: Callable[[], Any], service: str) -> str:
@@ -39,3 +39,28 @@ async def new_token(renew: Callable[[], Any], service: str) -> str:
             provider="azure",
         )
     return token.strip()
+
+
+def refused_token(error: AuthenticationFailed, service: str, *, is_provided: bool) -> AuthenticationFailed:
+    """Return the error for a token that the service refused.
+
+    Args:
+        error: The refusal at the hand-shake.
+        service: For the sentence.
+        is_provided: The latest token came from ``metadata["token_provider"]``.
+    """
+    if is_provided:
+        advice = (
+            "The one that metadata['token_provider'] returned was refused too. Check the scope that it asks for and "
+            "that it belongs to this resource."
+        )
+    else:
+        advice = (
+            "It may have expired, since tokens last minutes or an hour: give metadata['token_provider'], which is "
+            "asked for a new one."
+        )
+    return AuthenticationFailed(
+        f"{service} refused the token. {advice}",
+        provider="azure",
+        vendor_code=error.vendor_code,
+    )

@@ -156,6 +156,9 @@ class SimulatedAgent:
                 self._behaviour.recall(text)
             elif item.get("kind") == "agent":
                 self._behaviour.recall(None)
+                self._behaviour.recall_answer(str(text or ""))
+            elif item.get("kind") == "tool_result":
+                self._behaviour.recall_result(str(text or ""))
 
     async def _speak(self, message: codec.Speak) -> None:
         await self._behaviour.speak(message.text, is_last=message.is_last)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from voxengine.codec import NewId
+from voxengine.notes import NOTES
 from voxengine_mock.answering import Answering, Ask
 from voxengine_mock.happenings import (
     Failed,
@@ -32,7 +33,7 @@ from voxengine_mock.happenings import (
 from voxengine_mock.hearing import Hearing, Sound
 from voxengine_mock.misbehaving import CLOSED, SessionFaults
 from voxengine_mock.points import Account, Points, Tell
-from voxengine_mock.replies import choose
+from voxengine_mock.replies import choose, go_on
 from voxengine_mock.script import Answer, Script, ScriptRun
 from voxengine_mock.settings import Settings
 from voxengine_mock.speaking import Response, resolve_voice, uses_espeak
@@ -68,6 +69,8 @@ class Behaviour:
             self._run, new_id, tell, self._points, self._account, self._spawn, self._response_over
         )
         self._user_said: deque[str] = deque(maxlen=8)
+        self._heard = ""
+        self._result: str | None = None
         self._unanswered: deque[str] = deque(maxlen=64)
         self._late: asyncio.Task[None] | None = None
         self._giving: dict[asyncio.Task[Any] | None, str] = {}
@@ -265,8 +268,17 @@ class Behaviour:
         else:
             self._note(text)
 
+    def recall_answer(self, text: str) -> None:
+        """Take what the user heard of an answer of the past."""
+        self._heard = text
+
+    def recall_result(self, output: str) -> None:
+        """Take the result of a tool that was called in the past."""
+        self._result = output
+
     def _note(self, text: str) -> None:
-        self._user_said.append(text)
+        if text not in NOTES:
+            self._user_said.append(text)
         self._unanswered.append(text)
         self._account.read(text)
 
@@ -332,14 +344,19 @@ class Behaviour:
         # One answer covers what came before it.
         if ask.text is None:
             text = self._unanswered[-1] if self._unanswered else ""
-            earlier = tuple(self._user_said)[:-1]
+            earlier = tuple(self._user_said)[:-1] if text not in NOTES else tuple(self._user_said)
         else:
             text, earlier = ask.text, tuple(ask.earlier)
         if not ask.is_beside:
             self._unanswered.clear()
         settings = ask.settings or self._settings
+        note = text if text in NOTES else ""
+        if note:
+            text, earlier = (earlier[-1], earlier[:-1]) if earlier else ("", ())
         answer, groups = choose(text, self._run, settings, earlier)
-        names = {**self._names(settings), **groups, "text": text}
+        names: dict[str, Any] = {**self._names(settings), **groups, "text": text}
+        if note:
+            answer, names = go_on(note, answer, names, self._heard, self._result)
         await self._answering.request(trigger, answer, names, settings, ask=ask)
 
     async def _follow_up(self, call_id: str, ask: Ask) -> bool:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import attrs
 
+from voxengine.notes import CONTINUE, USE_RESULT
 from voxengine_mock.script import Answer, Call, ScriptRun, fill, plain
 from voxengine_mock.settings import Settings, Tool
 
-__all__ = ["STORY", "ToolRound", "arguments_for", "choose"]
+__all__ = ["STORY", "ToolRound", "arguments_for", "choose", "go_on"]
 
 _ASKS_LONG: Final = re.compile(r"\blong (?:story|tale|poem|text|speech|answer)\b|\brecite\b")
 _ASKS_BACK: Final = re.compile(r"\bwhat (?:did|have) i (?:just )?(?:say|said)\b")
@@ -56,6 +57,30 @@ def choose(
     if _ASKS_BACK.search(words) and earlier:
         return Answer(say="You said: {earlier}"), {"earlier": earlier[-1]}
     return run.default(), {}
+
+
+def go_on(
+    note: str, answer: Answer, names: Mapping[str, Any], heard: str, result: str | None
+) -> tuple[Answer, dict[str, Any]]:
+    """Return what a note asks for of the answer to the user's last turn, and what its places stand for.
+
+    Args:
+        note: One of :data:`voxengine.notes.NOTES`.
+        heard: What the user heard of the agent last.
+        result: The latest result of a tool; None: there is none.
+    """
+    names = {**names, "result": result or "", "result_1": result or ""}
+    if answer.calls:  # Called before: not again, even where the result came as text and is not known as one.
+        answer = answer.then or Answer(say="{result}")
+    elif note == USE_RESULT and result is not None:
+        return Answer(say="{result}"), names
+    if note != CONTINUE:
+        return answer, names
+    words, known = fill(answer.say, names).split(), heard.split()
+    if known and words[: len(known)] == known and len(words) > len(known):
+        rest = " ".join(words[len(known) :])
+        answer = attrs.evolve(answer, say=rest, duration_ms=None, at_ms=())
+    return answer, names
 
 
 def _names(words: str, tool: Tool) -> bool:

@@ -39,6 +39,10 @@ _VOICE: Final = re.compile(
 _RATES: Final = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.5}
 _EDGES: Final = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 _N_VISEMES: Final = 22
+_STRENGTHS: Final = {"none": 0, "x-weak": 250, "weak": 500, "medium": 750, "strong": 1000, "x-strong": 1250}
+_MOST_BREAK_MS: Final = 20_000
+_SILENCE_MS: Final = 200
+"""Of one message."""
 
 
 class _Refused(Exception):
@@ -55,6 +59,8 @@ class Utterance:
     speed: float = 1.0
     bookmarks: tuple[tuple[int, str], ...] = ()
     """Each with the letter before which it stands."""
+    breaks: tuple[tuple[int, int], ...] = ()
+    """Milliseconds of silence, each after the letter before which it stands."""
 
 
 @attrs.define
@@ -71,6 +77,9 @@ class _Request:
     stream_id: str = ""
     found_to: int = 0
     bookmarks: deque[tuple[int, str]] = attrs.field(factory=deque)
+    breaks: deque[tuple[int, int]] = attrs.field(factory=deque)
+    break_ms: int = 0
+    """Silence so far, by which everything later is late."""
     n_bytes: int = 0
 
 
@@ -157,13 +166,11 @@ class Synthesiser(ServiceEnd):
         elif isinstance(happening, WordSpoken):
             await self._word(request, happening)
         elif isinstance(happening, Sounded):
-            pcm = happening.pcm if request.law is None else encode(happening.pcm, request.law)
-            request.n_bytes += len(happening.pcm)
-            await self._sound(request, request.header + pcm)
-            request.header = b""
+            await self._say_pcm(request, happening.pcm)
         elif isinstance(happening, ResponseEnded):
             self._current = None
             if happening.status == "completed":
+                await self._pause(request, len(request.utterance.text))
                 await self._sound(request, b"")
             if "sessionend" in request.flags:
                 ended = ticks(request.n_bytes / 2 / request.rate * 1000)
@@ -173,12 +180,29 @@ class Synthesiser(ServiceEnd):
     async def _respond(self, request: _Request) -> None:
         request.stream_id = self.new_id("stream").upper()
         request.bookmarks.extend(request.utterance.bookmarks)
+        request.breaks.extend(request.utterance.breaks)
         audio = {"type": "inline", "streamId": request.stream_id}
         body = {"context": {"serviceTag": self.new_id("tag")}, "audio": audio}
         await self.say("response", body, request.request_id)
 
     async def _sound(self, request: _Request, data: bytes) -> None:
         await self.send(AudioFrame(data, request.request_id, request.stream_id, "audio/x-wav"))
+
+    async def _say_pcm(self, request: _Request, pcm: bytes) -> None:
+        request.n_bytes += len(pcm)
+        await self._sound(
+            request, request.header + (pcm if request.law is None else encode(pcm, request.law))
+        )
+        request.header = b""
+
+    async def _pause(self, request: _Request, position: int) -> None:
+        """Be silent for the breaks before a letter."""
+        while request.breaks and request.breaks[0][0] <= position:
+            _, left_ms = request.breaks.popleft()
+            request.break_ms += left_ms
+            while left_ms > 0:
+                await self._say_pcm(request, bytes(2 * (min(left_ms, _SILENCE_MS) * request.rate // 1000)))
+                left_ms -= _SILENCE_MS
 
     async def _word(self, request: _Request, spoken: WordSpoken) -> None:
         found = _EDGES.match(spoken.word)
@@ -187,6 +211,9 @@ class Synthesiser(ServiceEnd):
         at = request.utterance.text.find(spoken.word, request.found_to)
         if at >= 0:
             request.found_to = at + len(spoken.word)
+        await self._pause(request, at)
+        late_ms = request.break_ms
+        spoken = attrs.evolve(spoken, at_ms=spoken.at_ms + late_ms, end_ms=spoken.end_ms + late_ms)
         while request.bookmarks and request.bookmarks[0][0] <= max(at, 0):
             _, name = request.bookmarks.popleft()
             if "bookmark" in request.flags:
@@ -242,6 +269,7 @@ def read_ssml(document: str) -> Utterance:
     speed = 1.0
     parts: list[str] = []
     bookmarks: list[tuple[int, str]] = []
+    breaks: list[tuple[int, int]] = []
 
     def collect(node: ElementTree.Element) -> None:
         nonlocal speed
@@ -249,6 +277,8 @@ def read_ssml(document: str) -> Utterance:
             speed = _speed(str(node.get("rate")))
         if _tag(node) == "bookmark":
             bookmarks.append((sum(map(len, parts)), str(node.get("mark") or "")))
+        if _tag(node) == "break":
+            breaks.append((sum(map(len, parts)), _break_ms(node)))
         parts.append(node.text or "")
         for child in node:
             collect(child)
@@ -256,7 +286,8 @@ def read_ssml(document: str) -> Utterance:
 
     collect(root)
     language = root.get("{http://www.w3.org/XML/1998/namespace}lang") or "en-US"
-    return _checked(Utterance("".join(parts), str(voices[0].get("name")), language, speed, tuple(bookmarks)))
+    voice, marks = str(voices[0].get("name")), tuple(bookmarks)
+    return _checked(Utterance("".join(parts), voice, language, speed, marks, tuple(breaks)))
 
 
 def _tag(node: ElementTree.Element) -> str:
@@ -267,6 +298,14 @@ def _checked(utterance: Utterance) -> Utterance:
     if not _VOICE.fullmatch(utterance.voice):
         raise _Refused(f"Unsupported voice {utterance.voice[:60]}.")
     return utterance
+
+
+def _break_ms(node: ElementTree.Element) -> int:
+    """Return how long a break is; one that says nothing of use is of medium strength."""
+    found = re.fullmatch(r"\+?(\d{1,6}(?:\.\d+)?)(ms|s)", (node.get("time") or "").strip())
+    if found is None:
+        return _STRENGTHS.get(node.get("strength") or "medium", _STRENGTHS["medium"])
+    return min(_MOST_BREAK_MS, int(float(found[1]) * (1000 if found[2] == "s" else 1)))
 
 
 def _speed(rate: str) -> float:

@@ -28,6 +28,9 @@ _ICE_SERVERS: Final = (
 _SDP: Final = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=emulator\r\nt=0 0\r\n"
 _VISEMES: Final = 22
 _WORDS_KEPT: Final = 64
+_SHAPES_PER_S: Final = 60
+_N_SHAPES: Final = 55
+_JAW_OPEN: Final = 17
 
 
 class VoiceLiveWriter(ResponseWriter):
@@ -40,11 +43,13 @@ class VoiceLiveWriter(ResponseWriter):
         self._has_words = is_timed and "word" in (session.get("output_audio_timestamp_types") or ())
         outputs = (session.get("animation") or {}).get("outputs") or ()
         self._has_visemes = is_timed and "viseme_id" in outputs
+        self._has_shapes = is_timed and "blendshapes" in outputs
+        self._n_shapes = 0
         self._has_marks = False
 
     async def word(self, spoken: WordSpoken) -> None:
         """Say when a word is spoken."""
-        if not self._has_words and not self._has_visemes:
+        if not (self._has_words or self._has_visemes or self._has_shapes):
             return
         item = await self._message(spoken.item_id)
         where = {**self._where(item), "content_index": 0, "audio_offset_ms": spoken.at_ms}
@@ -61,6 +66,22 @@ class VoiceLiveWriter(ResponseWriter):
         if self._has_visemes:
             viseme = sum(map(ord, spoken.word)) % _VISEMES
             await self._outlet.emit("response.animation_viseme.delta", **where, viseme_id=viseme)
+        if self._has_shapes:
+            await self._shapes({**self._where(item), "content_index": 0}, spoken)
+
+    async def _shapes(self, where: Mapping[str, Any], spoken: WordSpoken) -> None:
+        """Send the face from where it stands to the end of a word: the jaw is open while something is said."""
+        first, self._n_shapes = self._n_shapes, max(self._n_shapes, spoken.end_ms * _SHAPES_PER_S // 1000)
+        frames = [
+            [
+                0.5 if shape == _JAW_OPEN and n * 1000 >= spoken.at_ms * _SHAPES_PER_S else 0.0
+                for shape in range(_N_SHAPES)
+            ]
+            for n in range(first, self._n_shapes)
+        ]
+        if frames:
+            delta = {**where, "frames": frames, "frame_index": first}
+            await self._outlet.emit("response.animation_blendshapes.delta", **delta)
 
     async def close_message(self, *, is_whole: bool) -> None:
         item = self._open
@@ -71,6 +92,8 @@ class VoiceLiveWriter(ResponseWriter):
                 await self._outlet.emit("response.audio_timestamp.done", **where)
             if self._has_visemes:
                 await self._outlet.emit("response.animation_viseme.done", **where)
+            if self._has_shapes:
+                await self._outlet.emit("response.animation_blendshapes.done", **self._where(item))
         await super().close_message(is_whole=is_whole)
 
 
@@ -136,11 +159,14 @@ class VoiceLiveSession(RealtimeSession):
 
     async def _update(self, fields: Mapping[str, Any]) -> None:
         await super()._update(fields)
-        session = self.session
-        if session.get("output_audio_timestamp_types") and not is_azure_voice(
-            session["audio"]["output"]["voice"]
-        ):
+        session, asked = self.session, fields["session"]
+        audio = asked.get("audio") or {}
+        times = session.get("output_audio_timestamp_types")
+        is_about_times = "output_audio_timestamp_types" in asked or "voice" in (audio.get("output") or {})
+        if times and is_about_times and not is_azure_voice(session["audio"]["output"]["voice"]):
             await self._warn("Word timestamps are not available for this voice.", "timestamps_unavailable")
+        if "transcription" not in (audio.get("input") or {}):
+            return
         transcription = session["audio"]["input"]["transcription"] or {}
         for name in ("phrase_list", "custom_speech"):
             if transcription.get(name) and transcription.get("model") != "azure-speech":

@@ -21,7 +21,6 @@ __all__ = [
     "of_silence",
     "of_status",
     "of_synthesis",
-    "of_token",
 ]
 
 _FINAL_CLOSES: Final = (1002, 1003, 1007, 4000)
@@ -119,18 +118,6 @@ def of_silence(what: str, after_s: float) -> ProviderError:
         f"azure speech did not send {what} within {after_s:g} s. Trying again can help.",
         provider="azure",
         code=ErrorCode.TIMEOUT,
-    )
-
-
-def of_token(error: AuthenticationFailed, *, can_renew: bool) -> AuthenticationFailed:
-    """Return the error for a token that was refused."""
-    advice = (
-        "The one that metadata['token_provider'] returned was refused too."
-        if can_renew
-        else "A token lasts ten minutes: give metadata['token_provider'], which is asked for a new one."
-    )
-    return AuthenticationFailed(
-        f"azure refused the token. {advice}", provider="azure", vendor_code=error.vendor_code
     )
 
 

@@ -19,12 +19,17 @@ from voxengine_azure.speech.host import new_hex_id
 from voxengine_azure.speech.recognition import Recognition
 from voxengine_azure.speech.settings import INPUT_FORMATS, OUTPUT_FORMATS, SpeechSettings
 from voxengine_azure.speech.synthesis import Synthesis
+from voxengine_azure.tokens import refused_token
 
 __all__ = ["SPEECH_CAPABILITIES", "SpeechProvider"]
 
 _NO_DIALOGUE: Final = (
     "the Speech service recognises and speaks; for a dialogue set metadata['endpoint'] of a resource with Voice Live, "
     "or the variable AZURE_VOICELIVE_ENDPOINT"
+)
+_NOT_ASKED_FOR: Final = (
+    "metadata['service'] is 'speech', which recognises and speaks; for a dialogue make it 'voice-live' or 'openai', "
+    "with metadata['endpoint'] of that resource"
 )
 _NO_PRICE: Final = "the price depends on tier and region, and the service does not say it"
 
@@ -78,6 +83,12 @@ class SpeechProvider(BaseProvider):
         self._recognition: Recognition | None = None
         self._synthesis: Synthesis | None = None
         self._is_lost = False
+
+    @classmethod
+    def capabilities_for(cls, config: Mapping[str, Any]) -> Capabilities:
+        if (config.get("metadata") or {}).get("service") != "speech":
+            return cls.capabilities
+        return cls.capabilities.evolve(dialogue=Capability(Support.UNSUPPORTED, _NOT_ASKED_FOR))
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -207,7 +218,7 @@ class SpeechProvider(BaseProvider):
                 if not access.has_token:
                     raise
                 if is_renewal or not access.can_renew:
-                    raise outcomes.of_token(error, can_renew=access.can_renew) from None
+                    raise refused_token(error, "azure speech", is_provided=access.can_renew) from None
             else:
                 self.session_id = self.session_id or connection_id
                 return connection

@@ -29,7 +29,7 @@ class Saying:
     sent_ms: int = 0
     """Audio received of it."""
     n_characters: int = 0
-    """Asked for."""
+    """Those that were spoken, or begun."""
     base: int = 0
     """Characters before the present segment."""
     said: str = attrs.field(default="", repr=False)
@@ -68,7 +68,6 @@ class Saying:
         self._text = self._text[len(text) :]
         self.base = len(self.said)
         self.said += text
-        self.n_characters += len(text)
         return text
 
     def word(self, word: str, end_ms: int) -> None:

@@ -10,12 +10,12 @@ import attrs
 
 from voxengine.errors import ConfigError
 
-__all__ = ["DEFAULT_VOICE", "Delivery", "build_ssml", "locale_of"]
+__all__ = ["DEFAULT_VOICE", "LANGUAGE", "Delivery", "build_ssml", "locale_of"]
 
 DEFAULT_VOICE: Final = "en-US-JennyNeural"
 """The voice of the provider guide's example."""
 
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
+LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 _VOICE: Final = re.compile(r"[\w .:()'-]{1,200}")
 _WORD: Final = re.compile(r"[A-Za-z][\w-]{0,63}")
 _RATE: Final = re.compile(r"x-slow|slow|medium|fast|x-fast|default|[+-]?\d{1,3}(\.\d+)?%|\d(\.\d+)?")
@@ -65,7 +65,7 @@ class Delivery:
     """
 
     voice: str | None = _word(_VOICE, "a voice's name, such as 'en-US-JennyNeural'")
-    language: str | None = _word(_LANGUAGE, "a language, such as 'en-US'")
+    language: str | None = _word(LANGUAGE, "a language, such as 'en-US'")
     style: str | None = _word(_WORD, "a style that the voice has, such as 'cheerful'")
     style_degree: float | None = attrs.field(default=None, validator=_check_degree)
     """From 0.01 to 2; 1 is the style as it is."""

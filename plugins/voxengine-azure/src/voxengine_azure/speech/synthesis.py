@@ -236,8 +236,7 @@ class Synthesis:
             for message in messages:
                 for wire in self._codec.encode(message):
                     await connection.send(wire)
-            self.n_characters += len(segment)
-            return await self._listen(connection, saying, request_id, base_ms)
+            return await self._listen(connection, saying, request_id, len(segment), base_ms)
         except NotConnected:
             raise _Stopped from None  # We closed it: for an interruption, or at the end of the session.
         except (ConnectionLost, RemoteProtocolError) as error:
@@ -248,7 +247,7 @@ class Synthesis:
             return meant
 
     async def _listen(
-        self, connection: Transport, saying: Saying, request_id: str, base_ms: int
+        self, connection: Transport, saying: Saying, request_id: str, n_characters: int, base_ms: int
     ) -> ProviderError | None:
         """Tell what comes of a text, to its end; return an error when it stays out."""
         clock = asyncio.get_running_loop().time
@@ -268,6 +267,10 @@ class Synthesis:
             for message in self._codec.decode(wire, clock()):
                 if isinstance(message, AudioFrame):
                     if message.request_id.lower() == request_id:
+                        if not n_bytes and message.data:
+                            # Only now: a text that is refused, or asked for again, is not one more.
+                            self.n_characters += n_characters
+                            saying.n_characters += n_characters
                         n_bytes += len(message.data)
                         self._tell_text(saying)
                         self._audio(saying, message.data)

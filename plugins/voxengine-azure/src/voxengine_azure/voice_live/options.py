@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from voxengine.errors import ConfigError
+from voxengine_azure.speech.ssml import LANGUAGE
 from voxengine_azure.voices import PROSODY
 from voxengine_openai.options import VENDOR as OPENAI_VENDOR
 
-__all__ = ["CONNECTION_KEYS", "VAD_KINDS", "VENDOR"]
+__all__ = ["CONNECTION_KEYS", "VAD_KINDS", "VENDOR", "check_language"]
 
 _Check = Callable[[str, Any], Any]
 
@@ -30,6 +31,15 @@ VAD_KINDS: Final = ("azure_semantic_vad", "azure_semantic_vad_en", "azure_semant
 """Kinds of semantic turn detection."""
 
 _ANIMATIONS: Final = ("viseme_id", "blendshapes")
+
+
+def check_language(value: Any) -> None:
+    """Raise ConfigError for what is no language, nor several with commas between them."""
+    tags = value.replace("_", "-").split(",") if isinstance(value, str) else [value]
+    if value is not None and not all(
+        isinstance(tag, str) and LANGUAGE.fullmatch(tag.strip()) for tag in tags
+    ):
+        raise ConfigError(f"language is {value!r}; azure takes a language, such as 'en-US'.")
 
 
 def _bad(name: str, takes: str) -> ConfigError:

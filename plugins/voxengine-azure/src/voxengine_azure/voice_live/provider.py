@@ -15,7 +15,7 @@ from voxengine.history import Item
 from voxengine_azure.dialogue import AzureDialogue
 from voxengine_azure.dialogue_access import Access, voice_live_access
 from voxengine_azure.voice_live.dialect import VOICE_LIVE
-from voxengine_azure.voice_live.options import CONNECTION_KEYS, VENDOR
+from voxengine_azure.voice_live.options import CONNECTION_KEYS, VENDOR, check_language
 from voxengine_azure.voice_live.plan import plan_voice_live, shown_settings
 from voxengine_azure.voice_live.translate import VoiceLiveTranslator
 from voxengine_azure.voices import is_azure_voice
@@ -116,7 +116,9 @@ class VoiceLiveProvider(AzureDialogue):
         return voice_live_access(self.config, model)
 
     def _read_options(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return openai_options.asked_options(config, VENDOR)
+        asked = openai_options.asked_options(config, VENDOR)
+        check_language(asked.get("language"))
+        return asked
 
     def _plan_session(self, asked: Mapping[str, Any], own: Mapping[str, Any] | None) -> SessionPlan:
         return plan_voice_live(asked, own, self._traits, self._model)

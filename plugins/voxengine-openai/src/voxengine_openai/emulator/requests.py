@@ -54,6 +54,7 @@ class Requests:
         await session.announce(item, previous_id)
         if item.kind == "function_call_output":
             call_id, output = item.fields["call_id"], item.fields["output"]
+            session.behaviour.recall_result(output)
             await session.behaviour.tool_result(call_id, output, respond=False)
         elif item.kind == "mcp_approval_response":
             await self._approve(item)
@@ -61,6 +62,8 @@ class Requests:
             self._has_new_text = True
             if item.text:
                 session.behaviour.recall(item.text)
+        elif item.role == "assistant":
+            session.behaviour.recall_answer(item.text)
 
     def _item(self, given: Mapping[str, Any], param: str) -> Item:
         item_id = given.get("id") or self._session.outlet.new_id("item_")
