@@ -179,6 +179,33 @@ def test_broken_providers_are_listed_with_their_reason_and_harm_no_other(
     assert rows_of(out)["session tools"] == "● yes"
 
 
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("no_such_module_of_acme:Provider", "No module named 'no_such_module_of_acme'"),
+        ("json:dumps", "Give a class"),
+        ("json", "json is a module"),
+        ("json:JSONDecoder", "JSONDecoder"),
+    ],
+)
+def test_talk_with_a_provider_that_cannot_be_used_is_wrong_use(
+    voxengine: Command,
+    registry: ProviderRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    says: str,
+) -> None:
+    install(tmp_path, "acme", target)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("voxengine.cli.options.default_registry", registry)
+
+    code, out, err = voxengine("talk", "--provider", "acme", "--text", "Hello")
+
+    assert (code, out) == (2, "")
+    assert says in err
+
+
 def test_distribution_that_cannot_be_read_is_listed_and_harms_no_other(
     voxengine: Command, registry: ProviderRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

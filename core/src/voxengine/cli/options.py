@@ -13,7 +13,7 @@ import attrs
 from voxengine.cli.functions import load_function
 from voxengine.cli.terminal import prints_to_stderr
 from voxengine.config import VoiceEngineConfig, config_path, profile_names, thawed
-from voxengine.errors import ConfigError
+from voxengine.errors import ConfigError, LocalProtocolError, ProviderNotFound
 from voxengine.providers.registry import available_providers, default_registry
 
 __all__ = ["build_config", "parse_metadata"]
@@ -27,7 +27,7 @@ def build_config(arguments: argparse.Namespace) -> VoiceEngineConfig:
 
     Raises:
         ConfigError: The options are wrong together, or the file, the profile or a value is.
-        ProviderNotFound, LocalProtocolError: The provider cannot be used.
+        ProviderNotFound: The provider is not there or cannot be used.
     """
     base = _base(arguments)
     changes: dict[str, Any] = {
@@ -52,7 +52,12 @@ def build_config(arguments: argparse.Namespace) -> VoiceEngineConfig:
     config = attrs.evolve(base, metadata=metadata, **changes)
     with prints_to_stderr():
         for name in (config.provider, *(fallback.provider for fallback in config.fallbacks)):
-            default_registry.get(name)
+            try:
+                default_registry.get(name)
+            except (
+                LocalProtocolError
+            ) as error:  # No conversation was held: it is of no more use than one not there.
+                raise ProviderNotFound(str(error), provider=name) from error
     return config
 
 
