@@ -218,7 +218,9 @@ class Conversation:
             and session is self.output_owner
             and self.responses.current is None
         ):
-            self.responses.request_failed()  # The service refused what was asked: no answer to that will come.
+            # The service refused what was asked, or what was said: no answer to that will come by itself.
+            if self.responses.request_failed() in ("", "audio"):
+                self.user.not_answered()
         self.emit(event_type, data, session)
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:

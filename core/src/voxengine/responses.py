@@ -111,12 +111,12 @@ class ResponseTracker:
         if self.on_request is not None:
             self.on_request()
 
-    def request_failed(self) -> None:
-        """Take back the latest request: it did not reach the provider."""
-        if self._requests:
-            self._requests.pop()
+    def request_failed(self) -> str:
+        """Take back the latest request, which came to nothing; return what it was to be an answer to, "" without one."""
+        trigger = self._requests.pop()[0] if self._requests else ""
         if not self._requests:
             self.asked_at = None
+        return trigger
 
     @property
     def awaiting(self) -> int:

@@ -183,3 +183,21 @@ async def test_turn_that_fills_the_journal_is_the_applications_where_turns_end_b
 
         assert seen.codes() == []
         assert seen.of(EventType.RESPONSE_STARTED) == []
+
+
+@pytest.mark.parametrize("turn_detection", ["server", "client"])
+@virtual
+async def test_spoken_turn_that_is_answered_by_an_error_is_over(turn_detection: Any) -> None:
+    faults = [{"do": 503, "at": "response:1"}]
+    config = VoiceEngineConfig(
+        provider="mock", metadata={**SCRIPT, "faults": faults}, turn_detection=turn_detection
+    )
+    async with VoiceEngine(config) as engine:
+        seen = Seen(engine)
+        await speak(engine, await question(), paced=True)
+        await engine.wait_idle(timeout_s=5)
+
+        assert len(seen.of(EventType.ERROR_GENERAL)) == 1
+        await speak(engine, await question(), paced=True)
+        await engine.wait_idle(timeout_s=60)
+        assert engine.history.items[-1].role == "agent"
