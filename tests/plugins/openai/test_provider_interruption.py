@@ -186,14 +186,16 @@ async def test_what_waits_behind_a_cut_response_is_dropped() -> None:
         await recorder.wait("response_started")
         await provider.send_text("And then?")
         await provider.speak("half", is_last=False)
-        await peer.wait("conversation.item.create")
+        assert not peer.of("conversation.item.create")
 
         await provider.interrupt(None)
+        item = await peer.wait("conversation.item.create")
         await peer.finish(status="cancelled", status_details=CANCELLED)
         await recorder.wait("response_cancelled")
         await provider.speak("Whole.")
         request = await peer.wait("response.create")
 
+        assert item["item"]["content"] == [{"type": "input_text", "text": "And then?"}]
         assert len(peer.of("response.create")) == 1
         assert "half" not in request["response"]["instructions"]
 

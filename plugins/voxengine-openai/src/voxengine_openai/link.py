@@ -116,6 +116,9 @@ class RealtimeLink(BaseProvider):
             return  # The reader tells of the loss.
 
     def _request(self, request: Request) -> str:
+        if request.item is not None:
+            self._send_soon("conversation.item.create", item=request.item)
+            request.item = None  # Asked again, it is there already.
         fields = {} if request.params is None else {"response": request.params}
         return self._send_soon("response.create", **fields)
 

@@ -325,6 +325,10 @@ class OpenAIProvider(RealtimeLink):
 
     async def send_text(self, text: str) -> None:
         _check_text("send_text", text)
+        queue = self._live().queue
+        if not queue.is_free:
+            queue.ask("text", item=user_text(text))
+            return
         await self._send("conversation.item.create", item=user_text(text))
         self._live().queue.ask("text")
 
@@ -371,7 +375,7 @@ class OpenAIProvider(RealtimeLink):
         """Refuse what still comes of the active response, and return what the service has to be told."""
         state = self._live()
         self._spoken.clear()
-        state.queue.drop()
+        said = state.queue.drop()
         active = state.queue.active
         cuts = state.output.interrupt(heard, active.id if active is not None else None)
         messages: list[tuple[str, dict[str, Any]]] = []
@@ -381,6 +385,7 @@ class OpenAIProvider(RealtimeLink):
         for item, played_ms in cuts:
             place = {"item_id": item.id, "content_index": item.audio_index, "audio_end_ms": played_ms}
             messages.append(("conversation.item.truncate", place))
+        messages += [("conversation.item.create", {"item": item}) for item in said]
         return messages
 
     # -- settings ---------------------------------------------------------------------------------

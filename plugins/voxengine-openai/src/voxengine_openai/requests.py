@@ -23,6 +23,8 @@ class Request:
     """What the response answers: ``text``, ``audio``, ``tool`` or ``say``."""
     params: dict[str, Any] | None = None
     """The ``response`` of the event; None for the session's own settings."""
+    item: dict[str, Any] | None = None
+    """What is to be answered, where it goes into the conversation with the request: each turn gets its own answer."""
     event_id: str = ""
     is_cancelled: bool = False
     """Whether it was interrupted before its response began."""
@@ -62,9 +64,11 @@ class RequestQueue:
         """The request that was sent and has neither begun nor been refused."""
         return self._sent
 
-    def ask(self, trigger: str, params: dict[str, Any] | None = None) -> None:
-        """Ask for a response, now or when the present one has ended."""
-        self._waiting.append(Request(trigger, params))
+    def ask(
+        self, trigger: str, params: dict[str, Any] | None = None, item: dict[str, Any] | None = None
+    ) -> None:
+        """Ask for a response, now or when the present one has ended; ``item`` goes with it."""
+        self._waiting.append(Request(trigger, params, item))
         self.go_on()
 
     def go_on(self) -> None:
@@ -113,13 +117,18 @@ class RequestQueue:
             self.go_on()
         return False
 
-    def drop(self) -> None:
-        """Forget what waits; what was sent and has not begun is cancelled when it begins."""
+    def drop(self) -> list[dict[str, Any]]:
+        """Forget what waits; what was sent and has not begun is cancelled when it begins.
+
+        Returns the items that waited: they were said, and stay part of the conversation.
+        """
+        items = [request.item for request in self._waiting if request.item is not None]
         self._waiting.clear()
         # The request of the active response too: the service may turn out to have refused it for another one.
         for request in (self._sent, self.active.request if self.active is not None else None):
             if request is not None:
                 request.is_cancelled = True
+        return items
 
 
 @attrs.define(eq=False)
