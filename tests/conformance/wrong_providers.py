@@ -767,6 +767,14 @@ class Lamenting(FakeProvider):
             super().emit_event(event, data)
 
 
+@breaks("lost_session_ends_exactly_once")
+class LosingInWords(FakeProvider):
+    def emit_event(self, event: Any, data: Mapping[str, Any] | None = None) -> None:
+        if event == EventType.CONNECTION_LOST and data is not None:
+            data = {**data, "error": str(data["error"])}
+        super().emit_event(event, data)
+
+
 @breaks("error_events_hold_errors")
 class Stringly(FakeProvider):
     async def send_tool_result(self, call_id: str, output: str, is_error: bool = False) -> None:

@@ -213,15 +213,14 @@ class Conversation:
             return
         if event_type in _OURS:
             return
-        if (
-            event_type is EventType.ERROR_GENERAL
-            and session is self.output_owner
-            and self.responses.current is None
-        ):
-            # The service refused what was asked, or what was said: no answer to that will come by itself.
-            if self.responses.request_failed() in ("", "audio"):
-                self.user.not_answered()
+        if event_type is EventType.ERROR_GENERAL and session is self.output_owner:
+            self._refused()
         self.emit(event_type, data, session)
+
+    def _refused(self) -> None:
+        """Note that the service refused what was asked, or what was said: no answer to that will come by itself."""
+        if self.responses.current is None and self.responses.request_failed() in ("", "audio"):
+            self.user.not_answered()
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:
         session.has_boundaries = True
