@@ -94,12 +94,25 @@ async def test_answer_that_is_playing_counts_as_cut_at_what_was_heard() -> None:
     assert still_said.heard_text is None
 
 
+_NO_SUCH: dict[str, Any] = {
+    "kind": "something else",
+    "floor": "dog",
+    "cut_reply": [1],
+    "n_ids": -4,
+    "epoch": 1.5,
+    "owes_tool_answer": "no",
+}
+"""Values of fields that no snapshot has."""
+
+
 def wrong(snapshot: dict[str, Any], change: str) -> object:
     value = copy.deepcopy(snapshot)
     if change == "version":
         value["version"] = 7
-    elif change == "kind":
-        value["kind"] = "something else"
+    elif change in _NO_SUCH:
+        value[change] = _NO_SUCH[change]
+    elif change == "flag":
+        value["version"] = True
     elif change == "turn":
         del value["turn"]["item"]
     elif change == "index":
@@ -123,7 +136,13 @@ def wrong(snapshot: dict[str, Any], change: str) -> object:
     ("change", "sentence"),
     [
         ("version", r"version 7; this voxengine reads version 1"),
+        ("flag", r"version True; this voxengine reads version 1"),
         ("kind", "no snapshot"),
+        ("floor", "damaged: ValueError floor"),
+        ("cut_reply", "damaged: ValueError cut_reply"),
+        ("n_ids", "damaged: ValueError n_ids"),
+        ("epoch", "damaged: ValueError epoch"),
+        ("owes_tool_answer", "damaged: ValueError owes_tool_answer"),
         ("list", "no snapshot"),
         ("turn", "damaged: KeyError 'item'"),
         ("index", "damaged"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from voxengine.errors import ConfigError
 
-__all__ = ["Check", "bad", "hidden", "kind_of", "number", "one_of", "text"]
+__all__ = ["Check", "bad", "file_path", "hidden", "kind_of", "number", "one_of", "text"]
 
 _MASK: Final = "…"
 
@@ -32,6 +34,21 @@ def bad(owner: object, name: str, value: object, takes: str) -> ConfigError:
     return ConfigError(
         f"{type(owner).__name__}.{name} got {shown} ({type(value).__name__}); it takes {takes}."
     )
+
+
+def file_path(path: object, what: str) -> Path:
+    """Return a path that an application gave.
+
+    Args:
+        path: What it gave.
+        what: What the file is, for the error.
+
+    Raises:
+        ConfigError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
+        raise ConfigError(f"The path of {what} is a str or a Path, not {path!r}.")
+    return Path(path)
 
 
 def number(low: float, high: float, unit: str, *, whole: bool = False, optional: bool = False) -> Check:

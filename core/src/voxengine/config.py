@@ -18,7 +18,7 @@ import attrs
 
 from voxengine._checks import Check as _Check
 from voxengine._checks import bad as _bad
-from voxengine._checks import hidden
+from voxengine._checks import file_path, hidden
 from voxengine._checks import kind_of as _kind_of
 from voxengine._checks import number as _number
 from voxengine._checks import one_of as _one_of
@@ -503,10 +503,7 @@ def config_path(path: str | os.PathLike[str] | None = None) -> Path:
     """Return the file that :meth:`VoiceEngineConfig.load` reads."""
     if path is None:
         return Path(os.environ.get("VOXENGINE_CONFIG") or "voxengine.toml")
-    given: object = path
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
-        raise ConfigError(f"The path of a configuration file is a str or a Path, not {path!r}.")
-    return Path(path)
+    return file_path(path, "a configuration file")
 
 
 def profile_names(path: str | os.PathLike[str] | None = None) -> list[str]:

@@ -40,7 +40,7 @@ class Move:
 
     from_provider: str
     reason: str
-    """``requested``, ``reconnect``, ``failover`` or ``rollover``."""
+    """``requested``, ``reconnect``, ``failover``, ``rollover`` or ``resume``."""
     adopt: Callable[[Session], None]
     """Called when the next session is in force."""
     degrade: bool = False

@@ -84,23 +84,16 @@ class VoiceEngine(Keeping):
     async def connect(self) -> None:
         """Open the session and return when it takes input.
 
+        When the provider cannot be had (its error is recoverable, or the quota is spent), the first of ``fallbacks``
+        that can is taken. A wrong key or a provider that is not installed is a mistake, and raised.
+
         Raises:
             ConfigError: ``tool_choice`` names a tool that there is not.
-            ProviderError: There is no such provider, or its session could not be opened. ``connect`` or
-                ``switch_provider`` may be called again.
+            ProviderError: No session could be opened. The error is that of the first provider, with those of fallbacks
+                in its notes. ``connect`` or ``switch_provider`` may be called again.
             UsageError: The engine is connected, or was disconnected.
         """
-        check_tool_choice(self._config.tool_choice, self._tool_names())
-        self._begin()
-        try:
-            await self._opened(self._open_first(), "connect")
-        except BaseException:
-            session, self._session = self._session, None
-            if not self._is_closed():
-                self._state = EngineState.NEW
-            if session is not None:  # Cancelled in the moment in which it was ready.
-                await self._continuity.retire(session, "cancelled")
-            raise
+        await self._connect(is_alone=False)
 
     async def disconnect(self) -> None:
         """Close the session and everything that belongs to the engine. A second call does nothing.
@@ -504,13 +497,14 @@ class VoiceEngine(Keeping):
     async def _connect_to(self, provider: str, config: VoiceEngineConfig | None) -> None:
         """Connect for the first time, to another provider than the configured one."""
         before = self._config
-        target = carried_over(before, await in_thread(find_target, provider, before, config, self._used))
-        self._config = engine_fields_kept(before, target, formats=True)
+        chosen = await in_thread(find_target, provider, before, config, self._used)
+        self._config = engine_fields_kept(before, carried_over(before, chosen), formats=True)
         try:
-            await self.connect()
+            await self._connect(is_alone=True)
         except BaseException:
             self._config = before
             raise
+        self._used[provider] = chosen
 
     # -- what is known ----------------------------------------------------------------------------
 

@@ -379,7 +379,7 @@ class ProviderSwitching(Event):
     to_provider: str | None
     """The provider to come."""
     reason: str | None
-    """``requested``, ``reconnect``, ``failover`` or ``rollover``."""
+    """``requested``, ``reconnect``, ``failover``, ``rollover``, or ``resume`` for the first session of a resumed engine."""
 
 
 @_event(EventType.PROVIDER_SWITCHED)

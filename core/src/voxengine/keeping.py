@@ -132,24 +132,24 @@ class Keeping(Lifecycle):
             restore(self._kept, self._conversation, self.history, self.metrics)
             self._continuity.epoch = self._kept.epoch
 
-    async def _first_session(self) -> None:
+    async def _first_session(self, config: VoiceEngineConfig) -> None:
         kept = self._kept
         if kept is None:
-            await super()._first_session()
+            await super()._first_session(config)
             return
         move = Move(
             from_provider=kept.config.provider,
             reason="resume",
-            adopt=self._go_on,
+            adopt=lambda session: self._go_on(session, config),
             degrade=True,
-            cut_reply=self._config.reconnect.cut_reply,
+            cut_reply=config.reconnect.cut_reply,
         )
-        await self._continuity.take_over(None, self._config, move)
+        await self._continuity.take_over(None, config, move)
         if self._session is not None:
             self._session.take_early_output()
 
-    def _go_on(self, session: Session) -> None:
-        self._kept = None
+    def _go_on(self, session: Session, config: VoiceEngineConfig) -> None:
+        self._kept, self._config = None, config
         self._adopt(session)
         self._tell_established(session)
 
@@ -177,7 +177,7 @@ class Keeping(Lifecycle):
                 kept together with both.
 
         Raises:
-            ConfigError: The file cannot be written.
+            ConfigError: ``path`` is no path, or the file cannot be written.
             UsageError: The engine is connected, or is being recorded.
         """
         from voxengine.recording import begin_recording

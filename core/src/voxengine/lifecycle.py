@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from voxengine.adapting import engine_fields_kept
+from voxengine.adapting import carried_over, engine_fields_kept
 from voxengine.bus import EventBus
 from voxengine.config import VoiceEngineConfig
 from voxengine.continuity import Continuity, Move
@@ -21,6 +21,7 @@ from voxengine.deadlines import Watchdog
 from voxengine.errors import (
     ConfigError,
     ConnectionLost,
+    ErrorCode,
     NotConnected,
     ProviderError,
     UsageError,
@@ -30,6 +31,7 @@ from voxengine.errors import (
 from voxengine.events import EventType
 from voxengine.failover import Failover
 from voxengine.history import History
+from voxengine.inputs import check_tool_choice
 from voxengine.listening import Listening
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.registry import ProviderRegistry
@@ -47,6 +49,11 @@ __all__ = ["EngineState", "Lifecycle"]
 
 _MOMENT_S: Final = 30.0
 """How long a switch that has to close the present session first waits for a pause."""
+
+
+def _is_away(error: ProviderError) -> bool:
+    """Whether a provider cannot be had now. The rest, such as a wrong key, is a mistake that has to be seen."""
+    return error.recoverable or error.code is ErrorCode.QUOTA
 
 
 class EngineState(StrEnum):
@@ -108,15 +115,51 @@ class Lifecycle:
 
     # -- opening and closing ----------------------------------------------------------------------
 
-    async def _open_first(self) -> None:
-        conversation = self._conversation
-        name = self._config.provider
-        conversation.emit(EventType.CONNECTION_STARTING, {"attempt": 1}, provider=name)
-        with self._telling_failure(name, "connect"):
-            await self._first_session()
+    async def _connect(self, *, is_alone: bool) -> None:
+        """Open the first session; with the configuration in force alone, or with its fallbacks after it."""
+        check_tool_choice(self._config.tool_choice, self._tool_names())
+        self._begin()
+        before = self._config
+        try:
+            await self._opened(self._open_first(is_alone), "connect")
+        except BaseException:
+            session, self._session = self._session, None
+            self._config = before
+            if not self._is_closed():
+                self._state = EngineState.NEW
+            if session is not None:  # Cancelled in the moment in which it was ready.
+                await self._continuity.retire(session, "cancelled")
+            raise
+
+    async def _open_first(self, is_alone: bool) -> None:
+        first, failover = self._config, self._recovery.failover
+        if failover.current.config is not first:
+            failover.requested(first)
+        failures: list[ProviderError] = []
+        candidates = [failover.current] if is_alone else failover.candidates
+        for attempt, candidate in enumerate(candidates, start=1):
+            target = first
+            if candidate is not failover.current:
+                target = engine_fields_kept(first, carried_over(first, candidate.config), formats=True)
+            name = target.provider
+            self._conversation.emit(EventType.CONNECTION_STARTING, {"attempt": attempt}, provider=name)
+            try:
+                with self._telling_failure(name, "connect", may_go_on=attempt < len(candidates)):
+                    await self._first_session(target)
+            except ProviderError as error:
+                failures.append(error)
+                if not _is_away(error):
+                    break
+                failover.failed(candidate, error, self._now())
+            else:
+                failover.current = candidate
+                return
+        for held in failures[1:]:
+            failures[0].add_note(f"{held.provider} of the fallbacks could not be had either: {held}")
+        raise failures[0]
 
     @contextlib.contextmanager
-    def _telling_failure(self, name: str, method: str) -> Iterator[None]:
+    def _telling_failure(self, name: str, method: str, *, may_go_on: bool = False) -> Iterator[None]:
         """Emit what keeps the block from opening a session, and raise it."""
         try:
             yield
@@ -124,17 +167,19 @@ class Lifecycle:
             failure: BaseException = error
             if isinstance(error, asyncio.CancelledError):
                 failure = NotConnected(f"{name}: {method}() was cancelled before the session was ready.")
-            data = {"error": failure, "will_retry": False}
+            goes_on = may_go_on and isinstance(error, ProviderError) and _is_away(error)
+            data = {"error": failure, "will_retry": goes_on}
             self._conversation.emit(EventType.CONNECTION_FAILED, data, provider=name)
             raise
 
-    async def _first_session(self) -> None:
+    async def _first_session(self, config: VoiceEngineConfig) -> None:
         """Open a session and put it in force."""
         conversation = self._conversation
-        session = await self._continuity.open(self._config, instead_of=None, degrade=True)
+        session = await self._continuity.open(config, instead_of=None, degrade=True)
         assert conversation.user.journal is not None
-        self._continuity.attach_input(session, self._config, conversation.user.journal.end)
+        self._continuity.attach_input(session, config, conversation.user.journal.end)
         conversation.output_owner = session
+        self._config = config
         self._adopt(session)
         self._tell_established(session)
         session.take_early_output()

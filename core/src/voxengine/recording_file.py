@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 
 import attrs
 
+from voxengine._checks import file_path
 from voxengine.errors import ConfigError
 from voxengine.recording_values import json_default
 from voxengine.scrubbing import MASK
@@ -57,7 +58,7 @@ class RecordingWriter:
         secrets: Sequence[str],
         failed: Callable[[OSError], object],
     ) -> None:
-        self.path = Path(path)
+        self.path = file_path(path, "a recording")
         self.n_dropped = 0
         """Lines that were not written because the disk was too slow, or full."""
         self._secrets = tuple(dict.fromkeys(form for secret in secrets for form in _forms(secret)))
@@ -198,7 +199,7 @@ def read_recording(path: str | os.PathLike[str]) -> Tape:
     Raises:
         ConfigError: There is no such file, it is none, of another version, or damaged.
     """
-    file = Path(path)
+    file = file_path(path, "a recording")
     try:
         whole, _, cut = file.read_bytes().rpartition(b"\n")
         rows = whole.decode("utf-8").split("\n")

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import attrs
 
+from voxengine._checks import file_path
 from voxengine._config_json import config_from_json, config_to_json, format_to_json
 from voxengine.audio.format import AudioFormat
 from voxengine.config import VoiceEngineConfig
@@ -37,6 +38,7 @@ LOST_CALL: Final = (
     "is not known."
 )
 """What the agent is told of a tool call that had no result when the snapshot was taken."""
+_ROLES: Final = ("", "user", "agent")
 _NOTHING_OPEN: Final[Mapping[str, Any]] = {
     "is_speaking": False,
     "speech_start": None,
@@ -190,9 +192,10 @@ def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
     """
     if not isinstance(value, Mapping) or value.get("kind") != _KIND:
         raise ConfigError("This is no snapshot. Pass what VoiceEngine.snapshot() returned.")
-    if value.get("version") != SNAPSHOT_VERSION:
+    version = value.get("version")
+    if version != SNAPSHOT_VERSION or not isinstance(version, int) or isinstance(version, bool):
         raise ConfigError(
-            f"The snapshot has version {value.get('version')!r}; this voxengine reads version {SNAPSHOT_VERSION}. "
+            f"The snapshot has version {version!r}; this voxengine reads version {SNAPSHOT_VERSION}. "
             "Resume it with the voxengine that wrote it, or start a new conversation with its 'history'."
         )
     try:
@@ -200,15 +203,17 @@ def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
         fields: dict[str, Any] = {
             "config": config_from_json(value["config"]),
             "turn": turn,
-            "cut_reply": tuple(value["cut_reply"]),
-            "role": str(value["floor"]),
-            "owes_tool_answer": bool(value["owes_tool_answer"]),
+            "cut_reply": tuple(_text(held, "cut_reply") for held in value["cut_reply"]),
+            "role": _text(value["floor"], "floor"),
+            "owes_tool_answer": _flag(value["owes_tool_answer"], "owes_tool_answer"),
             "sessions": tuple(_session(held) for held in value["sessions"]),
-            "epoch": int(value["epoch"]),
-            "n_ids": int(value["n_ids"]),
+            "epoch": _whole(value["epoch"], "epoch"),
+            "n_ids": _whole(value["n_ids"], "n_ids"),
             **_read_input(value["input"]),
         }
         _check_turn(turn)
+        if fields["role"] not in _ROLES:
+            raise ValueError("floor is neither user nor agent")
         history = value["history"]
     except VoxEngineError:
         raise
@@ -223,16 +228,36 @@ def _session(value: Mapping[str, Any]) -> dict[str, Any]:
     return attrs.asdict(SessionMetrics(**value))
 
 
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is no count")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} holds what is no text")
+    return value
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is neither true nor false")
+    return value
+
+
 def _check_turn(turn: Mapping[str, Any]) -> None:
     for name in ("speech_start", "waiting_from", "turn_end"):
-        held = turn[name]
-        if held is not None and (isinstance(held, bool) or not isinstance(held, int) or held < 0):
-            raise ValueError(f"{name} is no sample index")
+        if turn[name] is not None:
+            _whole(turn[name], name)
+    for name in ("is_speaking", "gave_up"):
+        _flag(turn[name], name)
     for name in ("texts", "unanswered_texts"):
-        if not all(isinstance(text, str) for text in dict(turn[name]).values()):
-            raise ValueError(f"{name} holds no texts")
-    if turn["item"] is not None and not isinstance(turn["item"], str):
-        raise ValueError("item is no id")
+        for item_id, text in dict(turn[name]).items():
+            _text(item_id, name)
+            _text(text, name)
+    if turn["item"] is not None:
+        _text(turn["item"], "item")
 
 
 def _read_input(value: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -244,8 +269,8 @@ def _read_input(value: Mapping[str, Any] | None) -> dict[str, Any]:
     except AudioFormatError as error:
         raise ConfigError(f"The snapshot is damaged: {error}") from None
     audio = _read_audio(value["audio"])
-    start = int(value["start"])
-    if start < 0 or len(audio) != int(value["n_samples"]) * source.as_pcm16.frame_bytes:
+    start = _whole(value["start"], "start")
+    if len(audio) != _whole(value["n_samples"], "n_samples") * source.as_pcm16.frame_bytes:
         raise ConfigError("The snapshot is damaged: its audio is not as long as it says. Take it again.")
     return {"input_format": source, "output_format": target, "audio": audio, "start": start}
 
@@ -255,7 +280,7 @@ def _write_audio(
 ) -> dict[str, Any]:
     if path is None:
         return {"base64": base64.b64encode(audio).decode("ascii")}
-    file = Path(path)
+    file = file_path(path, "the audio of a snapshot")
     try:
         with file.open("wb") as raw, wave.open(raw, "wb") as out:
             out.setnchannels(audio_format.channels)

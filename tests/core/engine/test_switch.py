@@ -435,7 +435,6 @@ async def test_after_a_failed_first_connect_switching_is_the_first_connect() -> 
             instructions="Be kind.",
             input_format=AudioFormat(16_000),
             playback="external",
-            fallbacks=(VoiceEngineConfig(provider="bad"), VoiceEngineConfig(provider="two", voice="ada")),
         ),
         registry=registry(
             one=kind(behaviour={"connect": ProviderError("no")}),
@@ -449,7 +448,7 @@ async def test_after_a_failed_first_connect_switching_is_the_first_connect() -> 
         with pytest.raises(ProviderError):
             await engine.switch_provider("bad")
         assert engine.config.provider == "one"
-        await engine.switch_provider("two")
+        await engine.switch_provider("two", VoiceEngineConfig(provider="two", voice="ada"))
 
     assert engine.is_connected
     assert engine.input_format == AudioFormat(16_000)

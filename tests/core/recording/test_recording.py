@@ -174,6 +174,17 @@ def test_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
         engine.record(tmp_path / "nowhere" / "missing.jsonl")
 
 
+@pytest.mark.parametrize("path", [None, 7, b"talk.jsonl", ""])
+def test_what_is_no_path_is_refused_and_nothing_is_recorded(path: Any, tmp_path: Path) -> None:
+    engine = VoiceEngine(config(), registry=registry())
+
+    with pytest.raises(ConfigError, match="The path of a recording is a str or a Path"):
+        engine.record(path)
+    with pytest.raises(ConfigError, match="The path of a recording is a str or a Path"):
+        read_recording(path)
+    engine.record(tmp_path / "talk.jsonl")
+
+
 @virtual
 async def test_disk_that_fails_ends_the_recording_and_not_the_conversation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

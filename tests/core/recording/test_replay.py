@@ -196,6 +196,19 @@ def test_failed_connect_runs_again(tmp_path: Path) -> None:
     assert outcome.is_same
 
 
+def test_call_that_began_with_a_fallback_runs_again(tmp_path: Path) -> None:
+    outcome, seen = again(
+        tmp_path / "talk.jsonl",
+        TALK,
+        faults=[{"do": 503, "at": "handshake"}],
+        fallbacks=(config(provider="other", api_key="sk-another-secret-key"),),
+    )
+
+    established = [event for event in seen if event.type is EventType.CONNECTION_ESTABLISHED]
+    assert [event.provider for event in established] == ["other"]
+    assert outcome.is_same
+
+
 def test_unknown_provider_runs_again(tmp_path: Path) -> None:
     outcome, seen = again(tmp_path / "talk.jsonl", [], provider="nobody")
 

@@ -424,7 +424,7 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="append",
         default=[],
         metavar="NAME[=URL]",
-        help="who goes on when the first is lost: a profile of the file, or a provider with its address; may be repeated",
+        help="who goes on when the first is lost or away: a profile of the file, or a provider with its address; may be repeated",
     )
     what = parser.add_argument_group("what to say")
     what.add_argument("--input", metavar="WAV", help="the user's speech; - reads standard input")
