@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -170,6 +171,35 @@ def test_command_goes_on_with_the_fallback(tmp_path: Path) -> None:
     assert (
         sum(line["n_samples"] for line in sounds if line.get("kind") == "sound") > 0.99 * len(question()) // 2
     )
+
+
+def talk_with_nobody_first(tmp_path: Path, spare: str) -> subprocess.CompletedProcess[str]:
+    """Let the command begin with a service that is away, and a fallback."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # Bound and not listening: whoever comes is refused.
+        away = f"ws://127.0.0.1:{held.getsockname()[1]}"
+        return subprocess.run(
+            [*COMMAND, "talk", "--provider", "mock", "--url", away, "--text", "Hello", "--fallback", f"mock={spare or away}"],
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+
+def test_command_begins_with_the_fallback_when_the_first_is_away(tmp_path: Path) -> None:
+    with emulator(name="mock") as (_, ready):
+        done = talk_with_nobody_first(tmp_path, ready["url"])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.index("could not be reached") < done.stdout.index("with  mock")
+    assert "You said: Hello" in done.stdout
+
+
+def test_command_names_everyone_who_is_away(tmp_path: Path) -> None:
+    done = talk_with_nobody_first(tmp_path, "")
+
+    assert done.returncode == 1
+    said, note = done.stderr.splitlines()
+    assert said.startswith("voxengine: mock could not be reached")
+    assert note.strip().startswith("mock of the fallbacks could not be had either: mock could not be reached")
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from voxengine.cli.terminal import clean
 
         print(f"voxengine: {clean(str(error))}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(f"           {clean(note)}", file=sys.stderr)
         is_usage = isinstance(error, (ConfigError, AudioFormatError, ProviderNotFound))
         return EXIT_USAGE if is_usage else EXIT_FAILED
 

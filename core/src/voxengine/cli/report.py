@@ -300,9 +300,10 @@ class Report:
             self._fail(event.error)
 
     def _not_opened(self, event: Event) -> None:
-        if self._is_reconnecting and not event.will_retry:  # The first connect raises what it says.
-            self._fail(event.error)
-        elif self._is_reconnecting and str(event.error) not in self._refusals:
+        if not event.will_retry:
+            if self._is_reconnecting:  # The first connect raises what it says.
+                self._fail(event.error)
+        elif str(event.error) not in self._refusals:
             self._refusals.add(str(event.error))
             self._screen.line("warning", str(event.error), "yellow")
 
