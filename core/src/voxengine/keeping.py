@@ -138,7 +138,7 @@ class Keeping(Lifecycle):
             await super()._first_session(config)
             return
         move = Move(
-            from_provider=kept.config.provider,
+            from_provider=kept.provider,
             reason="resume",
             adopt=lambda session: self._go_on(session, config),
             degrade=True,

@@ -73,6 +73,12 @@ class Kept:
     sessions: tuple[Mapping[str, Any], ...] = ()
     epoch: int = 0
     n_ids: int = 1
+    provider: str = attrs.field()
+    """Who held the conversation last; ``config`` can be for another one, who is to go on."""
+
+    @provider.default
+    def _provider_of_config(self) -> str:
+        return self.config.provider
 
 
 def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, Any], History]:
@@ -170,7 +176,7 @@ def write_snapshot(
     return {
         "kind": _KIND,
         "version": SNAPSHOT_VERSION,
-        "provider": kept.config.provider,
+        "provider": kept.provider,
         "config": config_to_json(kept.config),
         "history": history.export(),
         "input": spoken,
@@ -209,6 +215,7 @@ def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
             "sessions": tuple(_session(held) for held in value["sessions"]),
             "epoch": _whole(value["epoch"], "epoch"),
             "n_ids": _whole(value["n_ids"], "n_ids"),
+            "provider": _text(value["provider"], "provider"),
             **_read_input(value["input"]),
         }
         _check_turn(turn)

@@ -139,12 +139,13 @@ def test_loss_and_recovery_run_again_with_their_chance(tmp_path: Path) -> None:
     assert len(outcome.tape.of("chance")) == 1
 
 
-def test_conversation_that_goes_on_from_a_snapshot_runs_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mock", "other"])
+def test_conversation_that_goes_on_from_a_snapshot_runs_again(tmp_path: Path, name: str) -> None:
     async def hold() -> None:
         async with VoiceEngine(config(), registry=registry()) as engine:
             await perform(engine, [("send_text", "Tell me a story"), ("wait", 1.2)])
             snapshot = engine.snapshot()
-        resumed = VoiceEngine.resume(snapshot, config(), registry=registry())
+        resumed = VoiceEngine.resume(snapshot, config(provider=name), registry=registry())
         resumed.record(tmp_path / "rest.jsonl")
         async with resumed:
             await resumed.wait_idle()
