@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from tests.meta.test_exports import public_modules
-from tests.meta.tree import CORE, DOCS, headings, modules, parsed, table_rows
+from tests.meta.tree import CORE, DOCS, PLUGINS, headings, modules, parsed, table_rows
 from voxengine.audio.options import DeviceOptions
 from voxengine.bus import EventBus
 from voxengine.capabilities import HOOK_CAPABILITIES, ROWS, Capabilities, Support
@@ -200,6 +200,34 @@ def test_every_warning_of_the_core_is_listed(tmp_path: Path) -> None:
     shown = {row[0] for row in rows("errors.md", "Codes of WARNING events", tmp_path)}
 
     assert shown == {code for path in modules(CORE).values() for code in warning_codes(path)}
+
+
+def test_every_warning_of_a_provider_is_listed_with_what_to_do(tmp_path: Path) -> None:
+    shown = rows("errors.md", "Codes of WARNING events of the providers", tmp_path)
+    of_the_core = {row[0] for row in rows("errors.md", "Codes of WARNING events", tmp_path)}
+
+    assert {row[0] for row in shown} == provider_warning_codes() - of_the_core
+    assert all(row[2] for row in shown)
+
+
+def provider_warning_codes() -> set[str]:
+    """The codes in ``warn("…", …)``, ``warnings.append((…, "…", …))`` and ``emit(EventType.WARNING, {"code": "…"})``."""
+    found: set[str] = set()
+    for path in (path for source in PLUGINS for path in modules(source).values()):
+        for node in ast.walk(parsed(path)):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="warn"), args=[ast.Constant(value=code), *_]):
+                    found.add(str(code))
+                case ast.Call(
+                    func=ast.Attribute(attr="append", value=ast.Attribute(attr="warnings")),
+                    args=[ast.Tuple(elts=[_, ast.Constant(value=code), _])],
+                ):
+                    found.add(str(code))
+                case ast.Call(
+                    args=[ast.Attribute(attr="WARNING"), ast.Dict(values=[ast.Constant(value=code), *_])]
+                ):
+                    found.add(str(code))
+    return found
 
 
 def warning_codes(path: Path) -> set[str]:

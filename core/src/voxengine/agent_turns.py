@@ -275,18 +275,25 @@ class AgentTurns:
         return self._items.get(current) if current is not None else None
 
     def heard(self, item: AgentItem | None, session: Session) -> tuple[Heard | None, Heard | None]:
-        """Return what was heard of an item in our ids and in the provider's."""
+        """Return what was heard of an item in our ids, and in the provider's what it has to know.
+
+        Where the item is that of a session before, the next that waits behind it is the provider's.
+        """
         if item is None:
             return None, None
         assert self.clock is not None
         played, total = self.clock.played_ms(item.id), self.clock.total_played_ms()
         ours = Heard(item.response.id, item.id, 0, played, total)
-        if item.response.epoch != session.epoch:
+        own = item if item.response.epoch == session.epoch else self._next_of(session)
+        if own is None:
             return ours, None
-        theirs = Heard(
-            item.response.vendor_id or item.response.id, item.vendor_id or item.id, 0, played, total
-        )
+        played = self.clock.played_ms(own.id)
+        theirs = Heard(own.response.vendor_id or own.response.id, own.vendor_id or own.id, 0, played, total)
         return ours, theirs
+
+    def _next_of(self, session: Session) -> AgentItem | None:
+        own = (item for item in self._items.values() if item.response.epoch == session.epoch)
+        return next((item for item in own if self._is_unheard(item)), None)
 
     def played_ms(self, response: Response) -> int:
         """Return how much of a response was played."""

@@ -320,6 +320,24 @@ async def test_answer_that_is_playing_ends_once_and_plays_on() -> None:
         assert [e.played_ms for e in call.seen.of(EventType.AUDIO_OUTPUT_STOPPED)] == [1000, 100]
 
 
+@virtual
+async def test_next_provider_is_told_that_its_answer_behind_the_playing_one_was_not_heard() -> None:
+    async with calling(others={"two": kind()}) as call:
+        one = call.provider()
+        one.starts("r1")
+        one.sounds(1000)
+        await call.engine.switch_provider("two")
+        two = call.provider("two")
+        two.answers("Next.", "r9", "i9", ms=400)
+        await asyncio.sleep(0.3)
+
+        await call.engine.interrupt()
+
+        (heard,) = two.of("interrupt")
+        assert (heard.response_id, heard.item_id, heard.item_played_ms) == ("r9", "i9", 0)
+        assert call.seen.one(EventType.INTERRUPTED).heard_ms == 300
+
+
 @pytest.mark.parametrize("hook", ["connect", "load_history"])
 @virtual
 async def test_next_that_fails_changes_nothing(hook: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from hypothesis import strategies as st
 
-from tests.plugins.openai.sdk_types import CLIENT_TYPES, SERVER_TYPES, fields_of, is_object, members
+from tests.plugins.openai.sdk_types import CLIENT_TYPES, SERVER_TYPES, SESSIONS, fields_of, is_object, members
 
 __all__ = ["BASE64", "client_event", "client_events", "server_event", "server_events"]
 
@@ -32,6 +32,7 @@ _IMAGE_PART = st.fixed_dictionaries(
     optional={"detail": st.sampled_from(["auto", "low", "high"])},
 )
 _MODALITIES = st.sampled_from([["text"], ["audio"]])
+_SHOWN: st.SearchStrategy[Any] = st.deferred(lambda: _later(SESSIONS))
 _BY_FIELD: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("RealtimeConversationItemSystemMessageParam", "content"): st.lists(_TEXT_PART, max_size=2),
     ("RealtimeConversationItemUserMessageParam", "content"): st.lists(
@@ -49,6 +50,9 @@ _BY_FIELD: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     | st.just("inf"),
     ("InputAudioBufferAppendEventParam", "audio"): BASE64,
     ("ResponseAudioDeltaEvent", "delta"): BASE64,
+    # The SDK types these as requests; what travels is the effective session.
+    ("SessionCreatedEvent", "session"): _SHOWN,
+    ("SessionUpdatedEvent", "session"): _SHOWN,
 }
 # The types let these be absent; the service does not, and no answer can do without an identifier.
 _REQUIRED: dict[str, frozenset[str]] = {

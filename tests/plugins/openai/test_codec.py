@@ -219,7 +219,11 @@ def test_broken_message_is_a_fault_with_its_code(
             "invalid_type",
             "response.output[1]",
         ),
-        ({"type": "response.done", "response": {"id": "r", "usage": 3}}, "invalid_type", "response.usage"),
+        (
+            {"type": "response.done", "response": {"id": "r", "metadata": 3}},
+            "invalid_type",
+            "response.metadata",
+        ),
         ({"type": "error", "error": "no"}, "invalid_type", "error"),
         ({"type": "rate_limits.updated", "rate_limits": [None]}, "invalid_type", "rate_limits[0]"),
         (

@@ -101,6 +101,11 @@ REFUSED: list[tuple[Any, str, str | None]] = [
         "item.content[0].image_url",
     ),
     (
+        message("user", {"type": "input_image", "image_url": "data:image/gif;base64,R0lGODlh"}),
+        "invalid_value",
+        "item.content[0].image_url",
+    ),
+    (
         message("user", {"type": "input_audio", "audio": "%%"}),
         "invalid_value",
         "item.content[0].audio",
@@ -332,3 +337,18 @@ async def test_a_declared_tool_can_be_chosen_for_one_response() -> None:
         events = await wire.ask("Hi", tools=[TOOL], tool_choice={"type": "function", "name": "get_weather"})
 
     assert events[-2]["response"]["output"][0]["name"] == "get_weather"
+
+
+async def test_the_refusal_of_an_image_names_each_format_that_is_taken() -> None:
+    def image(kind: str) -> dict[str, Any]:
+        part = {"type": "input_image", "image_url": f"data:image/{kind};base64,AAAA"}
+        return {"type": "message", "role": "user", "content": [part]}
+
+    async with emulating() as server, wired(server) as wire:
+        await wire.send("conversation.item.create", item=image("gif"))
+        refused = await wire.error()
+        for kind in ("png", "jpeg", "webp"):
+            await wire.send("conversation.item.create", item=image(kind))
+            await wire.last("conversation.item.done")
+
+    assert refused["message"].endswith("of a PNG, JPEG or WebP image.")

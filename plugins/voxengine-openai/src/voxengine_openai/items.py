@@ -1,14 +1,16 @@
-"""History items in the words of the protocol."""
+"""What the application gives, in the words of the protocol: history items, and events of its own."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 from voxengine.audio.format import AudioFormat, Encoding
+from voxengine.errors import ConfigError
 from voxengine.history import Item, ItemKind, render_as_text
 
-__all__ = ["MAX_ITEM_AUDIO_BYTES", "short_id", "tool_output", "user_text", "wire_item"]
+__all__ = ["MAX_ITEM_AUDIO_BYTES", "event_parts", "short_id", "tool_output", "user_text", "wire_item"]
 
 MAX_ITEM_AUDIO_BYTES: Final = 15 * 2**20
 """Most audio that one event carries."""
@@ -21,6 +23,29 @@ def short_id(name: str) -> str:
     if len(name) <= _MAX_ID:
         return name
     return name[:11] + "_" + hashlib.sha256(name.encode()).hexdigest()[: _MAX_ID - 12]
+
+
+def event_parts(event: object) -> tuple[str, str, dict[str, Any]]:
+    """Return type, ``event_id`` (empty for none) and the other fields of an event of the protocol.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    takes = "send_event takes an event of the protocol, a mapping with its type"
+    if not isinstance(event, Mapping):
+        raise ConfigError(f"{takes}, not a {type(event).__name__}. Nothing was sent.")
+    fields = dict(event)
+    name, event_id = fields.pop("type", None), fields.pop("event_id", None)
+    if not isinstance(name, str) or not name:
+        wrong = f"a type that is a {type(name).__name__}" if name else "one without a type"
+        raise ConfigError(f"{takes}, not {wrong}. Nothing was sent.")
+    if not isinstance(event_id, str | None):
+        raise ConfigError(
+            f"The event_id of {name} is a str, not a {type(event_id).__name__}. Nothing was sent."
+        )
+    if not all(isinstance(key, str) for key in fields):
+        raise ConfigError(f"The fields of {name} have texts as names. Nothing was sent.")
+    return name, event_id or "", fields
 
 
 def _message(role: str, *content: dict[str, Any]) -> dict[str, Any]:

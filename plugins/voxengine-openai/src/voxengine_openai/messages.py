@@ -66,7 +66,6 @@ _RESPONSE: Final = {
     "response.status_details?": dict,
     "response.output?": list,
     "response.output?.*": dict,
-    "response.usage?": dict,
     "response.metadata?": dict,
     "response.conversation_id?": str,
 }
@@ -81,7 +80,6 @@ SERVER_EVENTS: Final[Mapping[str, Mapping[str, type]]] = {
         "item_id": str,
         "transcript": str,
         "content_index?": int,
-        "usage?": dict,
     },
     "conversation.item.input_audio_transcription.delta": {**_ITEM_ID, "delta?": str, "content_index?": int},
     "conversation.item.input_audio_transcription.failed": {

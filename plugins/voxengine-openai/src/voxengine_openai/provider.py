@@ -18,7 +18,7 @@ from voxengine_openai.abilities import LIVE_TRANSCRIPTION, REALTIME, SILENCE_MS,
 from voxengine_openai.asides import Aside, aside_input, aside_params
 from voxengine_openai.codec import Append
 from voxengine_openai.endpoint import Endpoint, openai_endpoint
-from voxengine_openai.items import tool_output, user_text, wire_item
+from voxengine_openai.items import event_parts, tool_output, user_text, wire_item
 from voxengine_openai.link import RealtimeLink, new_id
 from voxengine_openai.models import history_chars, is_live_transcriber, realtime_model
 from voxengine_openai.prices import is_priced
@@ -522,17 +522,18 @@ class OpenAIProvider(RealtimeLink):
         """Send an event of the GA protocol as it is, for what has no method; return its ``event_id``.
 
         Raises:
-            ConfigError: It has no ``type``.
+            ConfigError: It is no mapping, has no ``type``, or holds what JSON does not have. Nothing was sent.
         """
-        fields = dict(event)
-        name = fields.pop("type", None)
-        if not isinstance(name, str):
-            raise ConfigError("send_event takes an event of the protocol, with its type.")
+        name, event_id, fields = event_parts(event)
         response = fields.get("response")
-        if isinstance(response, Mapping) and response.get("conversation") == "none":
-            self._live().raw_asides += 1
-        event_id = fields.pop("event_id", None)
-        return await self._send(name, event_id if isinstance(event_id, str) else "", **fields)
+        is_aside = isinstance(response, Mapping) and response.get("conversation") == "none"
+        state = self._live()
+        state.raw_asides += is_aside
+        try:
+            return await self._send(name, event_id, **fields)
+        except BaseException:  # Also when cancelled: nothing was sent.
+            state.raw_asides -= is_aside
+            raise
 
     async def create_client_secret(self, *, life_s: int = 600) -> ClientSecret:
         """Make an ephemeral key (``ek_…``) whose sessions start with this configuration. Needs no session.

@@ -20,7 +20,7 @@ from voxengine_openai.messages import AudioDelta, RealtimeMessage
 from voxengine_openai.output import Output, OutputItem, OutputResponse
 from voxengine_openai.replies import Replies
 from voxengine_openai.requests import RequestQueue, ToolRounds
-from voxengine_openai.usage import UsageMeter
+from voxengine_openai.usage import UsageMeter, flaw_in
 
 __all__ = ["Host", "SessionState", "Translator"]
 
@@ -119,6 +119,7 @@ class Translator:
         self._asides: dict[str, AsideCollector] = {}
         self._user_texts: dict[str, str] = {}
         self._is_garbled = False
+        self._is_miscounted = False
         self._decode = self._to_pcm
         self._rate = state.output_format.sample_rate
         self._widen = 1 if state.output_format.encoding is Encoding.PCM16 else 2
@@ -184,6 +185,8 @@ class Translator:
             return
         output = self._output
         item = output.items.get(message.item_id) or output.item(message.item_id, response.id)
+        if len(delta) & 3:  # Surely no base64, and perhaps too short for anybody to decode it.
+            self._garbled()
         n_bytes = audio_size(delta)
         item.n_audio_bytes += n_bytes
         item.audio_index = message.content_index
@@ -204,13 +207,26 @@ class Translator:
         try:
             data = self._from_base64(encoded)
         except ValueError:
-            data = bytes(audio_size(encoded))
-            if not self._is_garbled:
-                self._is_garbled = True
-                self.fault("audio that is no base64; silence stands for it, and it is reported once")
+            self._garbled()
+            return bytes(audio_size(encoded) * self._widen)
         if self._widen == 1:
             return data
         return g711.decode(data, self._state.output_format.encoding)
+
+    def _garbled(self) -> None:
+        if not self._is_garbled:
+            self._is_garbled = True
+            self.fault("audio that is no base64; silence stands for it, and it is reported once")
+
+    def _usage_of(self, fields: _Fields) -> _Fields:
+        """Return the ``usage`` in a message, empty for none."""
+        flaw = flaw_in(fields.get("usage"))
+        if flaw and not self._is_miscounted:
+            self._is_miscounted = True
+            self.fault(
+                f"a count that cannot be read ({flaw}); it is left out of the usage, and it is reported once"
+            )
+        return _table(fields, "usage")
 
     def fault(self, what: str) -> None:
         """Report, without ending anything, that the service sent something that cannot be understood."""
@@ -252,7 +268,7 @@ class Translator:
     def _user_done(self, fields: _Fields) -> None:
         item_id, text = _text(fields, "item_id"), _text(fields, "transcript")
         before = self._user_texts.pop(item_id, "")
-        usage = _table(fields, "usage")
+        usage = self._usage_of(fields)
         if usage:
             self._state.meter.add_transcription(usage, self._state.transcription_model)
             self._usage_updated()
@@ -280,8 +296,10 @@ class Translator:
             doing="to transcribe the user's speech",
             scrub=self._host.scrub,
         )
-        data = {"code": "transcription_failed", "message": str(error), "item_id": fields.get("item_id")}
-        self._emit(EventType.WARNING, data)
+        item_id = fields.get("item_id")
+        self._emit(
+            EventType.WARNING, {"code": "transcription_failed", "message": str(error), "item_id": item_id}
+        )
 
     def _committed(self, fields: _Fields) -> None:
         self._host.input_committed()
@@ -339,7 +357,7 @@ class Translator:
         response = self._response(_text(wire, "id"))
         if response.is_ended:
             return
-        usage = _table(wire, "usage")
+        usage = self._usage_of(wire)
         if usage:
             self._state.meter.add_response(usage)
             self._usage_updated()

@@ -7,19 +7,57 @@ from typing import Any, Final
 
 from voxengine_openai.prices import response_cost, transcription_cost
 
-__all__ = ["UsageMeter"]
+__all__ = ["UsageMeter", "flaw_in"]
 
 _MODALITIES: Final = ("text", "audio", "image")
+_MOST: Final = 10**9
+"""No session counts as much, neither tokens nor seconds; arithmetic with what is beyond need not work."""
+_SUMS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens", "seconds"})
 
 
 def count(value: object) -> int:
     """Return a number of tokens as the service gave it; 0 for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and _is_count(value) else 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = usage.get(name)
     return found if isinstance(found, Mapping) else {}
+
+
+def flaw_in(usage: object) -> str:
+    """Return which part of a ``usage`` cannot be counted, in a few words; empty when there is no such part.
+
+    None is no usage, and nothing is wrong with that.
+    """
+    if usage is None:
+        return ""
+    if not isinstance(usage, Mapping):
+        return "usage is no object"
+    wrong = _wrong_part(usage, "usage")
+    if wrong:
+        return f"{wrong} is wrong"
+    return "" if any(usage.get(name) is not None for name in _SUMS) else "usage has no count"
+
+
+def _wrong_part(usage: Mapping[str, Any], path: str) -> str:
+    """Return the path of the first value that is neither absent nor of its kind; empty: none is."""
+    for name, value in usage.items():
+        if value is None:
+            continue
+        if name.endswith("_details"):
+            below = _wrong_part(value, f"{path}.{name}") if isinstance(value, Mapping) else f"{path}.{name}"
+            if below:
+                return below
+        elif name == "seconds" or name.endswith("_tokens"):
+            is_fit = _is_count(value) and (name == "seconds" or isinstance(value, int))
+            if not is_fit:
+                return f"{path}.{name}"
+    return ""
 
 
 class UsageMeter:
@@ -58,7 +96,7 @@ class UsageMeter:
         """Count the ``usage`` of a completed transcription."""
         held = self._heard.setdefault(model, {"seconds": 0.0, "text": 0, "audio": 0, "output": 0})
         seconds = usage.get("seconds")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e9:
+        if isinstance(seconds, int | float) and _is_count(seconds):
             held["seconds"] += seconds
         details = _details(usage, "input_token_details")
         text, audio = count(details.get("text_tokens")), count(details.get("audio_tokens"))

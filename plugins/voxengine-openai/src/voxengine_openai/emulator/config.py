@@ -29,6 +29,7 @@ __all__ = [
     "merged",
     "neutral",
     "overridden",
+    "shown",
     "to_pcm",
 ]
 
@@ -107,6 +108,10 @@ _VOICES: Final[Mapping[str, str]] = {
     "cedar": "bruno",
 }
 """Which of the synthetic voices stands for one of the service's."""
+_UNSHOWN: Final = frozenset({"parallel_tool_calls"})
+"""What a request has and the session object that answers it has not."""
+_SHOWN_DETECTION: Final = frozenset({"type", "threshold", "prefix_padding_ms", "silence_duration_ms"})
+"""What the session object of a transcription says of its turn detection, though a request may say more."""
 _CUSTOM_VOICE: Final = "voice_"
 
 
@@ -129,6 +134,12 @@ class Profile:
     """Objects that an update replaces as they are."""
     check_voice: Callable[[Any, str, str], None] | None = attrs.field(default=None, repr=False)
     """Called with a voice, the session's model and the path of the field; raises Refused. None: ``voices`` says it."""
+    unshown: frozenset[str] = attrs.field(repr=False)
+    """Settings that the session object does not show."""
+
+    @unshown.default
+    def _of_openai(self) -> frozenset[str]:
+        return _UNSHOWN if self.dialect.schema is None else frozenset()
 
 
 def _is_openai_model(name: str) -> bool:
@@ -183,6 +194,19 @@ def merged(
     if kind == "realtime":
         _check_output(session, out, profile, has_spoken=has_spoken)
     return out
+
+
+def shown(session: Mapping[str, Any], profile: Profile = OPENAI) -> dict[str, Any]:
+    """Return the session object as the service sends it: it takes more settings than it shows."""
+    out = {key: value for key, value in session.items() if key not in profile.unshown}
+    if session["type"] != "transcription":
+        return out
+    heard = dict(session["audio"]["input"])
+    if heard["turn_detection"] is not None:
+        heard["turn_detection"] = {
+            key: value for key, value in heard["turn_detection"].items() if key in _SHOWN_DETECTION
+        }
+    return {**out, "audio": {"input": heard}}
 
 
 def _merge(

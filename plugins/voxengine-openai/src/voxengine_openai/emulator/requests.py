@@ -261,7 +261,7 @@ def _check_image(part: Mapping[str, Any], param: str) -> None:
     url = part.get("image_url")
     if not isinstance(url, str) or not url.startswith(_IMAGES):
         raise Refused(
-            f"Invalid '{param}'. Expected a base64-encoded data URL of a PNG or JPEG image.",
+            f"Invalid '{param}'. Expected a base64-encoded data URL of a PNG, JPEG or WebP image.",
             "invalid_value",
             param,
         )

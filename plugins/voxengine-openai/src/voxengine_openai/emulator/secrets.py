@@ -70,7 +70,9 @@ class ClientSecrets:
             session.get("model") or _DEFAULT_MODEL,
             0,
         )
-        effective = config.merged(effective, session, profile, has_spoken=False)
+        effective = config.shown(config.merged(effective, session, profile, has_spoken=False), profile)
+        if effective["type"] == "transcription":
+            del effective["expires_at"]  # Of a session, and none is open. The other kind says 0 there.
         now = self._clock()
         secret = Secret(f"ek_{secrets.token_hex(16)}", int(now) + life_s, session)
         self._forget(now)

@@ -129,7 +129,7 @@ class RealtimeSession:
             await self._connection.close(1011, "no synthesizer")
             return False
         await self.behaviour.opened()
-        await self.outlet.emit("session.created", session=self.session)
+        await self.outlet.emit("session.created", session=config.shown(self.session, self._profile))
         await self._list_tools(self.session.get("tools"))
         return True
 
@@ -219,7 +219,7 @@ class RealtimeSession:
         if not await self.behaviour.configured():
             return
         self._use(session)
-        await self.outlet.emit("session.updated", session=self.session)
+        await self.outlet.emit("session.updated", session=config.shown(self.session, self._profile))
         await self._list_tools(session.get("tools"))
 
     async def _list_tools(self, tools: Any) -> None:
