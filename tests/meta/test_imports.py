@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     (
         "agent_turns",
         "journal", "lanes", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
-        "user_turns", "agent_turns", "barge_in", "ears",
+        "user_turns", "agent_turns", "barge_in", "ears", "telling",
     ),
     (
         "engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines",

@@ -294,6 +294,7 @@ class Continuity:
             old.sender.stop()
         unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
         conversation.end_responses("switch")
+        conversation.telling.heard(session)
         debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)
         assert session.sender is not None
@@ -309,6 +310,7 @@ class Continuity:
 
     async def _settle(self, old: Session | None, session: Session, debt: Debt, move: Move) -> None:
         try:
+            await self._conversation.telling.wait()
             await pay(self._conversation, session, debt, move.cut_reply)
         finally:
             if old is not None:
@@ -397,19 +399,24 @@ class Continuity:
         def projection() -> Projection:
             return history.project(session.capabilities, without={*user.unanswered_items(), *dropped})
 
+        def note(ids: Iterable[str]) -> None:
+            told.update(ids)
+            agents = (history.get(held) for held in ids if held in history)
+            session.told |= {item.id: item.context_text for item in agents if item.role == "agent"}
+
         is_resumed = await self._resume(old, session)
         if is_resumed and old is not None:
-            told.update(old.known_items if old.ended_at is not None else (item.id for item in history))
+            note(old.known_items if old.ended_at is not None else [item.id for item in history])
         else:
             first = projection()
             if first.items:
                 await session.call("load_history", first.items)
-            told.update(item.id for item in first.items)
+            note([item.id for item in first.items])
         while session.can("items"):  # What was said meanwhile.
             later = [item for item in projection().items if item.id not in told]
             if not later:
                 break
-            told.update(item.id for item in later)
+            note([item.id for item in later])
             for item in later:
                 await session.call("send_item", item)
         return {"context": "full" if is_resumed else projection().description, "resumed": is_resumed}

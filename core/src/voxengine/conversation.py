@@ -20,12 +20,13 @@ from voxengine.calls import ToolCalls
 from voxengine.config import VoiceEngineConfig
 from voxengine.errors import ProviderError
 from voxengine.events import EventType
-from voxengine.history import Change, Heard, History, Item
+from voxengine.history import Heard, History
 from voxengine.lanes import LaneMaker
 from voxengine.metrics import Metrics
 from voxengine.responses import Response, ResponseTracker
 from voxengine.session import Session, error_event
 from voxengine.taps import Taps
+from voxengine.telling import Telling
 from voxengine.user_turns import UserTurns
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ class Conversation:
         self._config = config
         self._bus = bus
         self.history = history
-        history.on_change = self.history_changed
         self.metrics = metrics
         self.activity = Activity()
+        self.telling = Telling(history, self.activity, self.emit, self.report)
+        history.on_change = lambda kind, item: self.telling.changed(self.output_owner, kind, item)
         self.responses = ResponseTracker(self._loop, new_id, self._ended_by_inference)
         self.agent = AgentTurns(history, self.responses, taps, self.emit)
         self._lanes = LaneMaker(bus, self.agent, self.responses, history, metrics, self.activity, self._loop)
@@ -408,26 +410,6 @@ class Conversation:
             self.user.called(response.trigger, response.covers)
             self.calls.invoke(session, response, data)
 
-    def history_changed(self, kind: Change, item: Item) -> None:
-        """Tell the session of an item that the application added; other changes reach the next session."""
-        session = self.output_owner
-        if session is None or not session.is_ready:
-            return
-        if kind == "append" and session.can("items"):
-            self.activity.start(self._send_item(session, item), "item")
-            return
-        message = (
-            f"The running session of {session.name} cannot be told that a history item was changed ({kind}); "
-            "a session that takes over will know."
-        )
-        self.emit(EventType.WARNING, {"code": "history_not_told", "message": message}, session)
-
-    async def _send_item(self, session: Session, item: Item) -> None:
-        try:
-            await session.call("send_item", item)
-        except Exception as error:
-            self.report(session, error)
-
     # -- interruption -----------------------------------------------------------------------------
 
     @property
@@ -457,6 +439,7 @@ class Conversation:
             data = {"response_id": name, "heard_ms": heard_ms, "reason": reason}
             self.emit(EventType.INTERRUPTED, data, session)
         heard_texts = self.agent.settle(queued, response)  # After the event: a player waits for that.
+        self.telling.heard(session)
         if response is not None:
             self._cut_short(response, session, heard_texts, "interrupted")
         if self._tells_at_once(session, theirs):
@@ -476,6 +459,8 @@ class Conversation:
         else:  # The answer that comes next has no sound yet and is not meant.
             self.agent.settle(self.agent.silence(None), None)
             self.barge.silenced()
+            if self.output_owner is not None:
+                self.telling.heard(self.output_owner)
 
     def _tells_at_once(self, session: Session, heard: Heard | None) -> bool:
         if not (session.is_ready and session.can("cancel")):

@@ -198,6 +198,7 @@ class VoiceEngine(Keeping):
         if self._is_recovering():
             return  # The next session is given it.
         try:
+            await self._conversation.telling.wait()
             await session.call("send_text", text)
         except VoxEngineError:
             if self._is_recovering() or session is not self._session:

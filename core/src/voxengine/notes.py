@@ -1,10 +1,10 @@
-"""What an agent that takes a conversation over is told of it, as a turn of its own. The user neither said nor hears it."""
+"""What an agent that takes a conversation over is told of it, in words of ours. The user neither said nor hears it."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CONTINUE", "NOTES", "RESTART", "USE_RESULT"]
+__all__ = ["CONTINUE", "NOTES", "RESTART", "USE_RESULT", "heard_of"]
 
 CONTINUE: Final = (
     "[Note: your last reply was cut before its end. The user heard exactly what the conversation shows of it. Go on "
@@ -21,3 +21,19 @@ USE_RESULT: Final = (
 )
 """To answer with a result that came when the session that asked for it was gone."""
 NOTES: Final = frozenset({CONTINUE, RESTART, USE_RESULT})
+"""Those that ask for something, each a turn of its own."""
+
+
+def heard_of(told: str, heard: str) -> str:
+    """Return the note of what was heard of an answer, where the agent takes something else for said.
+
+    Args:
+        told: What it takes for said.
+        heard: What was heard.
+    """
+    said = (
+        f'What was heard of it: "{heard}". Nothing else of it was said.'
+        if heard
+        else "Nothing of it was heard."
+    )
+    return f'[Note: your reply "{told}" was cut while it was being played. {said}]'

@@ -36,6 +36,7 @@ came up within the one before: a handler that called the engine, a clock that to
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import inspect
@@ -47,9 +48,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import voxengine
 from voxengine._config_json import all_secrets, format_to_json
+from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
 from voxengine.config import VoiceEngineConfig
 from voxengine.events import EventType, LazyAudio
+from voxengine.journal import Journal
 from voxengine.providers.base import BaseProvider
 from voxengine.recording_clock import watched_clock
 from voxengine.recording_file import RecordingWriter
@@ -57,7 +60,7 @@ from voxengine.recording_pace import Pace
 from voxengine.recording_provider import RecordingRegistry
 from voxengine.recording_shown import is_outside, show_arguments, show_config, show_event
 from voxengine.recording_values import Plain
-from voxengine.scrubbing import environment_secrets
+from voxengine.scrubbing import environment_secrets, secret_values
 from voxengine.threads import in_thread
 
 if TYPE_CHECKING:
@@ -150,7 +153,10 @@ def _without_audio(snapshot: dict[str, Any]) -> dict[str, Any]:
     ]
     spoken = snapshot["input"]
     if spoken is not None:
-        spoken = {**spoken, "n_samples": 0, "audio": {"base64": ""}}
+        # What is given again to a session begins where somebody began to speak.
+        journal = Journal(AudioFormat(**spoken["input_format"]), limit_s=0.0)
+        journal.begin_at(0, base64.b64decode(spoken["audio"]["base64"]))
+        spoken = {**spoken, "audio": {"base64": base64.b64encode(journal.stand_in()).decode("ascii")}}
     return {**snapshot, "history": {**snapshot["history"], "items": items}, "input": spoken}
 
 
@@ -264,6 +270,8 @@ class Recorder:
         def begin(args: Any, kwargs: Any) -> int:
             bound = signature.bind(*args, **kwargs)  # A wrong call raises here as it would there.
             self._n += 1
+            if method == "configure_session":
+                self.writer.hide(secret_values({"metadata": bound.arguments}))
             values = {name: self._plain.value(value, name) for name, value in bound.arguments.items()}
             extra: dict[str, Any] = {"in": True} if self._engine.events._dispatching else {}
             if method == "connect":
@@ -405,6 +413,7 @@ class Recorder:
 
     def _opened(self, open_session: Callable[..., Any]) -> Callable[..., Any]:
         def opened(config: VoiceEngineConfig, **kwargs: Any) -> Any:
+            self.writer.hide(all_secrets(config))
             self.write("opened", config=show_config(self._plain, config))
             return open_session(config, **kwargs)
 

@@ -61,7 +61,8 @@ class RecordingWriter:
         self.path = file_path(path, "a recording")
         self.n_dropped = 0
         """Lines that were not written because the disk was too slow, or full."""
-        self._secrets = tuple(dict.fromkeys(form for secret in secrets for form in _forms(secret)))
+        self._secrets: tuple[str, ...] = ()
+        self.hide(secrets)
         self._failed = failed
         self._pending: deque[tuple[dict[str, Any], int]] = deque()
         self._put_bytes = self._done_bytes = 0
@@ -79,6 +80,11 @@ class RecordingWriter:
             ) from None
         self._thread = threading.Thread(target=self._run, name="voxengine recording", daemon=True)
         self._thread.start()
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Let more texts become ``…`` in every line that is not written yet."""
+        forms = {form for secret in secrets for form in _forms(secret)}
+        self._secrets = tuple(sorted(forms.union(self._secrets), key=len, reverse=True))
 
     def put(self, line: dict[str, Any], n_bytes: int = 0) -> None:
         """Take a line; the values in it must not change any more.

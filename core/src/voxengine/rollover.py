@@ -53,16 +53,22 @@ class Rollover:
     def watch(self, session: Session) -> None:
         """Watch a session that has come into force."""
         self.cancel()
-        limit_s = session.capabilities.session_limit_s
-        if limit_s is not None:
-            self._arm(session, limit_s)
+        limits_s = [session.capabilities.session_limit_s]
+        if session.ends_at is not None:
+            limits_s.append(max(session.ends_at - self._loop.time(), 0.0))
+        known = [limit_s for limit_s in limits_s if limit_s is not None]
+        if known:
+            self._arm(session, min(known))
 
     def expiring(self, session: Session, left_s: object) -> None:
         """Note that the vendor will end a session in so many seconds."""
-        if not self._is_in_force(session):
-            return
         if isinstance(left_s, bool) or not isinstance(left_s, int | float):
             left_s = _SUDDEN_S
+        if not self._is_in_force(session):
+            session.ends_at = (
+                self._loop.time() + left_s
+            )  # It may come into force, and is watched from then on.
+            return
         if self._task is not None and not self._task.done():
             self._deadline = min(self._deadline, self._loop.time() + left_s)
             return

@@ -131,6 +131,8 @@ class Session:
         """Loop time at which the session was ready."""
         self.ended_at: float | None = None
         """Loop time at which it was lost."""
+        self.ends_at: float | None = None
+        """Loop time at which the vendor ends it, where it said so before the session was in force."""
         self.latency_ms = 0
         self.sender: InputSender | None = None
         self.has_boundaries = False
@@ -139,6 +141,8 @@ class Session:
         """Whether it gave a whole answer: one that never did is no success of a reconnect."""
         self.known_items: frozenset[str] = frozenset()
         """History items that it was told or that came up in it, when it was lost."""
+        self.told: dict[str, str] = {}
+        """Answers before its time, by item: the words that it was told were heard."""
         self.lane: Lane | None = None
         """The short way for output of the item that is being received."""
         self._owner = owner

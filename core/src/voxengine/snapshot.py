@@ -265,6 +265,10 @@ def _check_turn(turn: Mapping[str, Any]) -> None:
             _text(text, name)
     if turn["item"] is not None:
         _text(turn["item"], "item")
+    if not isinstance(turn["earlier"], list):
+        raise ValueError("earlier is no list of ids")
+    for item_id in turn["earlier"]:
+        _text(item_id, "earlier")
 
 
 def _read_input(value: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -48,6 +48,20 @@ async def test_idle_session_is_replaced_a_minute_before_its_limit_again_and_agai
 
 
 @virtual
+async def test_end_that_is_announced_before_the_session_is_in_force_is_kept_in_mind() -> None:
+    async def connect(provider: Any, *_: Any) -> None:
+        if len(cls.made) == 1:
+            provider.emit_event(EventType.SESSION_EXPIRING, {"deadline_s": 30.0})
+
+    cls = kind(behaviour={"connect": connect})
+    async with calling(cls) as call:
+        await asyncio.sleep(29)
+
+        assert switched(call) == [("rollover", 15)]
+        assert call.seen.of(EventType.CONNECTION_LOST) == []
+
+
+@virtual
 async def test_answer_is_waited_for() -> None:
     async with calling(kind(capabilities=LIMITED), deadlines={"progress_s": 100}) as call:
         await asyncio.sleep(230)

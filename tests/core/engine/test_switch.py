@@ -338,6 +338,72 @@ async def test_next_provider_is_told_that_its_answer_behind_the_playing_one_was_
         assert call.seen.one(EventType.INTERRUPTED).heard_ms == 300
 
 
+WORDS = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize(
+    ("after_s", "said"),
+    [
+        (1.0, 'What was heard of it: "one two three four five". Nothing else'),
+        (0.0, "Nothing of it was heard."),
+    ],
+)
+@virtual
+async def test_next_provider_is_told_what_was_heard_of_an_answer_before_its_time(
+    after_s: float, said: str
+) -> None:
+    async with calling(others={"two": kind()}) as call:
+        one = call.provider()
+        one.answers(WORDS, ms=2000)
+        await call.engine.switch_provider("two")
+        two = call.provider("two")
+        assert [item.text for item in two.of("load_history")[0]] == [WORDS]
+        assert two.of("send_item") == []
+        await asyncio.sleep(after_s)
+
+        call.engine.interrupt()
+        await call.engine.send_text("What now?")
+
+        (note,) = two.of("send_item")
+        assert note.role == "system"
+        assert f'your reply "{WORDS}" was cut' in note.text
+        assert said in note.text
+        assert [hook for hook, *_ in two.calls if hook in ("send_item", "send_text")] == [
+            "send_item",
+            "send_text",
+        ]
+        assert note.id not in call.engine.history
+
+
+@virtual
+async def test_provider_that_takes_no_items_is_not_told_and_the_application_is() -> None:
+    two = kind(capabilities=caps(items=UNSUPPORTED))
+    async with calling(others={"two": two}) as call:
+        call.provider().answers(WORDS, ms=2000)
+        await call.engine.switch_provider("two")
+
+        call.engine.interrupt()
+        await turns()
+
+        assert call.seen.codes() == ["history_not_told"]
+        assert call.provider("two").of("send_item") == []
+
+
+@virtual
+async def test_answer_that_was_played_to_its_end_needs_no_word() -> None:
+    async with calling(others={"two": kind()}) as call:
+        call.provider().answers(WORDS, ms=500)
+        await call.engine.switch_provider("two")
+        two = call.provider("two")
+        await asyncio.sleep(1)
+        two.answers("Next.", "r2", "i2", ms=500)
+
+        call.engine.interrupt()
+        await turns()
+
+        assert two.of("send_item") == []
+
+
 @pytest.mark.parametrize("hook", ["connect", "load_history"])
 @virtual
 async def test_next_that_fails_changes_nothing(hook: str) -> None:

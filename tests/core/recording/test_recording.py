@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import stat
@@ -14,7 +15,7 @@ import pytest
 
 from tests.core.recording.talks import KEY, config, held, hold, perform, registry
 from voxengine import VoiceEngine, VoiceEngineConfig
-from voxengine.errors import ConfigError, UsageError
+from voxengine.errors import ConfigError, UsageError, VoxEngineError
 from voxengine.events import EventType, WarningEvent
 from voxengine.recording_file import RecordingWriter, read_recording
 from voxengine.testing import leak_check, run_virtual, virtual
@@ -183,6 +184,27 @@ def test_what_is_no_path_is_refused_and_nothing_is_recorded(path: Any, tmp_path:
     with pytest.raises(ConfigError, match="The path of a recording is a str or a Path"):
         read_recording(path)
     engine.record(tmp_path / "talk.jsonl")
+
+
+@virtual
+async def test_secret_that_comes_in_mid_call_is_not_in_it(tmp_path: Path) -> None:
+    tool = {"type": "mcp", "authorization": "secret of a tool", "headers": {"X-Any": "secret of a header"}}
+    engine = VoiceEngine(config(), registry=registry())
+    engine.record(tmp_path / "talk.jsonl")
+    async with engine:
+        with contextlib.suppress(VoxEngineError):
+            await engine.configure_session(
+                metadata={"token": "secret of the call", "session": {"tools": [tool]}}
+            )
+        with contextlib.suppress(VoxEngineError):
+            await engine.configure_session({"metadata": {"password": "secret of a mapping"}})
+        await engine.switch_provider(
+            "other", config(provider="other", metadata={"session": {"password": "secret of a switch"}})
+        )
+
+    text = (tmp_path / "talk.jsonl").read_text("utf-8")
+    assert "configure_session" in text
+    assert "secret of" not in text
 
 
 @virtual

@@ -21,6 +21,7 @@ from tests.core.recording.talks import (
     perform,
     registry,
     types,
+    utterance,
 )
 from voxengine import VoiceEngine
 from voxengine.errors import ConfigError
@@ -153,6 +154,27 @@ def test_conversation_that_goes_on_from_a_snapshot_runs_again(tmp_path: Path, na
     run_virtual(hold())
 
     assert replay(tmp_path / "rest.jsonl").is_same
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"audio": False}, {"transcripts": False}, {"audio": False, "transcripts": False}]
+)
+def test_conversation_that_goes_on_in_mid_question_runs_again(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    async def hold() -> None:
+        async with VoiceEngine(config(), registry=registry()) as engine:
+            await engine.send_audio((await utterance())[:48_000])
+            snapshot = engine.snapshot()
+        assert snapshot["input"]["n_samples"] == 24_000
+        resumed = VoiceEngine.resume(snapshot, config(), registry=registry())
+        resumed.record(tmp_path / "rest.jsonl", **options)
+        async with resumed:
+            await perform(resumed, [("speak", "What time is it?"), ("rest", None)])
+
+    run_virtual(hold())
+
+    assert replay(tmp_path / "rest.jsonl").differences == ()
 
 
 def test_tap_that_changes_the_answer_is_not_needed_again(tmp_path: Path) -> None:
