@@ -7,6 +7,7 @@ replay of the open turn, move the output, close the old. When the next cannot be
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -295,6 +296,7 @@ class Continuity:
         unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
         conversation.end_responses("switch")
         conversation.telling.heard(session)
+        session.unpaid = OrderedDict.fromkeys(user.unanswered_texts, False)
         debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)
         assert session.sender is not None
@@ -313,6 +315,7 @@ class Continuity:
             await self._conversation.telling.wait()
             await pay(self._conversation, session, debt, move.cut_reply)
         finally:
+            session.unpaid = None
             if old is not None:
                 await self.retire(old, move.retire_reason)
 

@@ -197,9 +197,13 @@ class VoiceEngine(Keeping):
         item_id = user.text_turn(text)
         if self._is_recovering():
             return  # The next session is given it.
+        if session.unpaid is not None:
+            session.unpaid[item_id] = True
+            return
         try:
             await self._conversation.telling.wait()
-            await session.call("send_text", text)
+            if session is self._session:  # Else the one that took over was given it.
+                await session.call("send_text", text)
         except VoxEngineError:
             if self._is_recovering() or session is not self._session:
                 return  # A session that takes over, or has meanwhile, is given the turn.

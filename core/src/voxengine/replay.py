@@ -79,16 +79,22 @@ async def pay(
     conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
 ) -> None:
     """Ask a session that has taken over for everything that is owed. Failures are reported as events."""
-    user = conversation.user
-    texts = list(user.unanswered_texts.values())
+    user, n_texts = conversation.user, 0
     try:
         await _end_spoken_turns(conversation, session, debt)
-        for text in texts:
+        while session.unpaid:
             if user.owner is not session:
                 return  # Another one has taken over, and the debt with the rest.
-            conversation.responses.input("text", is_request=True)
+            item_id, is_asked = session.unpaid.popitem(last=False)
+            text = user.unanswered_texts.get(item_id)
+            if text is None:
+                continue
+            n_texts += 1
+            if not is_asked:
+                conversation.responses.input("text", is_request=True)
             await session.call("send_text", text)
-        if texts or debt.complete_to is not None or user.is_speaking or user.owner is not session:
+        session.unpaid = None
+        if n_texts or debt.complete_to is not None or user.is_speaking or user.owner is not session:
             return
         if debt.unclaimed_tool:
             await _ask(conversation, session, USE_RESULT, "tool")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -141,6 +142,9 @@ class Session:
         """Whether it gave a whole answer: one that never did is no success of a reconnect."""
         self.known_items: frozenset[str] = frozenset()
         """History items that it was told or that came up in it, when it was lost."""
+        self.unpaid: OrderedDict[str, bool] | None = None
+        """While it is given what a session before it left open: the texts that wait their turn, by item, and whether
+        their answer has been asked for. None: a text goes out at once."""
         self.told: dict[str, str] = {}
         """Answers before its time, by item: the words that it was told were heard."""
         self.lane: Lane | None = None

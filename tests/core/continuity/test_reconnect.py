@@ -256,6 +256,27 @@ async def test_fallback_without_dialogue_is_passed_over() -> None:
         assert deaf.made[0].of("connect") == []
 
 
+@pytest.mark.parametrize(
+    "moment", [EventType.PROVIDER_SWITCHING, EventType.CONNECTION_ESTABLISHED, EventType.PROVIDER_SWITCHED]
+)
+@virtual
+async def test_text_that_is_said_at_any_moment_of_the_repair_is_asked_once(moment: EventType) -> None:
+    async with calling(reconnect=BUDGET) as call:
+        engine, tasks = call.engine, list[asyncio.Task[None]]()
+
+        def go_on(_: object) -> None:
+            tasks.append(asyncio.create_task(engine.send_text("We were cut off.")))
+
+        engine.events.on(moment, go_on)
+        await engine.send_text("Hello")
+        lose(call.provider())
+        await turns(60)
+        await asyncio.gather(*tasks)
+
+        assert len(tasks) == 1
+        assert call.provider().of("send_text") == ["Hello", "We were cut off."]
+
+
 @virtual
 async def test_audio_of_the_gap_follows_without_a_hole() -> None:
     refused = ProviderError("no", code=ErrorCode.UNAVAILABLE)
