@@ -345,7 +345,7 @@ class Conversation:
         """
         self.responses.finish(response)
         played = self.agent.finish(response, session, "incomplete", is_torn=is_torn)
-        values = {"heard_ms": played, "heard_text": None, "heard_is_estimated": True}
+        values = {"heard_ms": played, "heard_text": None, "heard_is_estimated": False}
         self.emit(EventType.RESPONSE_CANCELLED, {**values, **data, "response_id": response.id}, session)
 
     def _speech_mark(self, session: Session, data: dict[str, Any]) -> None:

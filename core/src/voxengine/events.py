@@ -533,7 +533,7 @@ class ResponseCancelled(Event):
     heard_ms: int | None
     """How much of it was played."""
     heard_text: str | None
-    """How much of its text was heard."""
+    """How much of its text was heard; None where what was received plays on, and ``history`` tells it afterwards."""
     heard_is_estimated: bool | None
     """Whether ``heard_text`` is estimated from the played proportion."""
 

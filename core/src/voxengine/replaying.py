@@ -20,7 +20,7 @@ from voxengine import replaying_parts as parts
 from voxengine._config_json import config_from_json
 from voxengine.audio.playback import ExternalClock
 from voxengine.engine import VoiceEngine
-from voxengine.errors import ConfigError, ProviderNotFound
+from voxengine.errors import ConfigError, ProviderNotFound, UsageError
 from voxengine.events import EventType
 from voxengine.inputs import encoded
 from voxengine.recording import STEPS, put_before
@@ -29,6 +29,7 @@ from voxengine.recording_shown import OUTSIDE, show_arguments, show_event
 from voxengine.recording_values import Plain, from_plain
 from voxengine.replaying_parts import DrivenRegistry, Replay, ReplayLoop, TapeClock
 from voxengine.replaying_score import Score, is_compared
+from voxengine.threads import is_in_loop
 
 __all__ = ["Replay", "ReplayLoop", "Replayer", "replay"]
 
@@ -42,13 +43,17 @@ _MOST_DIFFERENCES: Final = 20
 
 
 def replay(recording: str | os.PathLike[str] | Tape) -> Replay:
-    """Run a recording again, on an event loop of its own; not from within a coroutine.
+    """Run a recording again, on an event loop of its own; in a coroutine, ``await asyncio.to_thread(replay, …)``.
 
     Raises:
         ConfigError: The file is no recording, or lines of it were dropped, so that it cannot be run again.
+        UsageError: An event loop runs in this thread.
     """
-    tape = recording if isinstance(recording, Tape) else read_recording(recording)
-    replayer = Replayer(tape)
+    if is_in_loop():
+        raise UsageError(
+            "replay() runs a loop of its own. In a coroutine: await asyncio.to_thread(replay, path)."
+        )
+    replayer = Replayer(recording if isinstance(recording, Tape) else read_recording(recording))
     with asyncio.Runner(loop_factory=ReplayLoop) as runner:
         return runner.run(replayer.run())
 

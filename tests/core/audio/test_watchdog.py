@@ -176,7 +176,7 @@ async def test_a_device_that_returns_is_used_again_and_can_be_lost_again() -> No
     watched = line(backend, ear, feed)
     await watched.open()
     for _ in range(2):
-        await backend.last.run(5)
+        await backend.last.run(120)
         backend.last.is_running = False
         await asyncio.sleep(0.06)
         await until_back(ear)
@@ -187,6 +187,22 @@ async def test_a_device_that_returns_is_used_again_and_can_be_lost_again() -> No
     assert isinstance(back, DeviceReturned)
     assert (back.is_same, back.n_attempts, 200 <= back.lost_ms <= 300) == (True, 1, True)
     assert watched.stream is backend.last
+    await watched.close()
+
+
+@virtual
+async def test_a_device_that_opens_and_falls_silent_again_is_tried_ever_more_seldom() -> None:
+    backend, ear, feed = HandBackend(), Ear(), Recorder()
+    watched = line(backend, ear, feed)
+    await watched.open()
+    for _ in range(6):
+        await backend.last.run(2)
+        backend.last.is_running = False
+        await asyncio.sleep(0.06)
+        await until_back(ear)
+
+    pauses = [outcome.lost_ms for outcome in ear.outcomes if isinstance(outcome, DeviceReturned)]
+    assert [round(pause / 250) for pause in pauses] == [1, 2, 4, 8, 16, 20]
     await watched.close()
 
 

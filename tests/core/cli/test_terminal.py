@@ -177,6 +177,21 @@ def test_meter_is_shown_and_taken_away(kind: type[Screen]) -> None:
     assert "Hello" in terminal.getvalue()
 
 
+def test_last_change_of_the_meter_is_drawn_though_it_came_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    terminal = Terminal()
+    screen = RichScreen(terminal, color=False, live=True)
+
+    screen.meter("agent |||")
+    screen.meter("agent ...")
+    clock[0] += 1.0
+    screen.meter("agent ...")
+
+    assert terminal.getvalue().rindex("agent ...") > terminal.getvalue().rindex("agent |||")
+    screen.close()
+
+
 def test_meter_gives_way_to_words_where_there_is_one_line() -> None:
     terminal = Terminal()
     screen = Screen(terminal, color=False, live=True)

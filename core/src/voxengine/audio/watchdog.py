@@ -29,7 +29,10 @@ _LOOK_S: Final = 0.05
 _CONFIRM: Final = 0.1
 """Part of the threshold that is waited for once more: while a process was held up as a whole, its clock ran
 on and the device's thread had no turn yet."""
-_BACKOFF_S: Final = (0.25, 5.0)
+_FIRST_RETRY_S: Final = 0.25
+_LAST_RETRY_S: Final = 5.0
+_SETTLED_S: Final = 2.0
+"""A device that has worked for so long is back. One that opens and falls silent again is tried ever more seldom."""
 
 
 def loss_threshold_s(stream: Stream) -> float:
@@ -77,6 +80,7 @@ class DeviceLine:
         self._is_closed = False
         self._opened_at = 0.0
         self._suspected = False
+        self._retry_s = _FIRST_RETRY_S
         self._timer: asyncio.TimerHandle | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -209,6 +213,8 @@ class DeviceLine:
     def _lose(self, stream: Stream, reason: Literal["stopped", "silent", "failed"], silent_s: float) -> None:
         self._is_lost = True
         lost_at = self._loop.time()
+        if stream.stats.last_block_at - self._opened_at >= _SETTLED_S:
+            self._retry_s = _FIRST_RETRY_S
         self._stream = None
         self._dispose(stream)
         self._report(DeviceLost(self.direction, self._name, reason, int(silent_s * 1000), lost_at))
@@ -225,11 +231,10 @@ class DeviceLine:
         await self._use(stand_in)
         if not retry:
             return
-        delay_s, most_s = _BACKOFF_S
         n_attempts = 0
         while True:
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, most_s)
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
             n_attempts += 1
             found = await self._attempt()
             if found is None:

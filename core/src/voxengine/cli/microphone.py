@@ -30,8 +30,11 @@ _CELLS: Final = 20
 _FLOOR_DB: Final = -60.0
 
 
-def is_wanted(arguments: argparse.Namespace) -> bool:
+def is_wanted(arguments: argparse.Namespace) -> tuple[bool, str]:
     """Return whether the conversation goes through the microphone: asked for, or there and nothing else was asked for.
+
+    Returns:
+        That, and why it does not where the user might have spoken.
 
     Raises:
         ConfigError: It is asked for together with something else to say.
@@ -40,15 +43,18 @@ def is_wanted(arguments: argparse.Namespace) -> bool:
     if arguments.microphone and has_words:
         raise ConfigError("--microphone goes without --input, --text and --fast. Give one of them.")
     if arguments.microphone is not None or has_words:
-        return bool(arguments.microphone)
-    return sys.stdin.isatty() and _is_there(arguments.input_device)
+        return bool(arguments.microphone), ""
+    if not sys.stdin.isatty():
+        return False, ""
+    absent = _why_absent(arguments.input_device)
+    return not absent, absent
 
 
-def _is_there(name: str | None) -> bool:
+def _why_absent(name: str | None) -> str:
     if name is not None:
-        return True  # One that is named and missing is an error, not a reason to write.
+        return ""  # One that is named and missing is an error, not a reason to write.
     if importlib.util.find_spec("pyaudio") is None:
-        return False
+        return 'PyAudio is not installed: pip install "voxengine[audio]" to speak.'
 
     async def look() -> list[Any]:
         backend = make_backend()
@@ -58,9 +64,9 @@ def _is_there(name: str | None) -> bool:
             await backend.close()
 
     try:
-        return bool(running.run(look))
-    except AudioDeviceError:
-        return False
+        return "" if running.run(look) else "There is no microphone."
+    except AudioDeviceError as error:
+        return str(error)
 
 
 def with_devices(config: VoiceEngineConfig, arguments: argparse.Namespace) -> VoiceEngineConfig:

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if any("\ud800" <= letter <= "\udfff" for text in arguments.text for letter in text):
         raise ConfigError("--text holds bytes that are no UTF-8. Give the user's words in UTF-8.")
     config = build_config(arguments)
-    uses_microphone = microphone.is_wanted(arguments)
+    uses_microphone, why_not = microphone.is_wanted(arguments)
     is_chat = arguments.input is None and not arguments.text and not uses_microphone
     at_once = arguments.fast or (is_chat and sys.stdin.isatty())
     if at_once:
@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     if uses_microphone:
         config = microphone.with_devices(config, arguments)
     screen = make_screen(sys.stderr if arguments.output == STDOUT else sys.stdout)
+    if why_not:
+        screen.line("", why_not, "dim")
     transcript = TranscriptFile(arguments.transcript)
     try:
         talk = _Talk(

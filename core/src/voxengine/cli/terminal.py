@@ -122,6 +122,8 @@ class Screen:
         self.live = live
         self._partials: dict[str, tuple[str, str]] = {}
         self._meter = ""
+        self._is_stale = False
+        """Whether something changed since it was drawn."""
         self._drawn = False
 
     def line(self, label: str, text: str, style: str = "") -> None:
@@ -153,7 +155,7 @@ class Screen:
 
     def meter(self, text: str) -> None:
         """Show how loud it is, below what is being said, or in its place where there is one line; empty ends it."""
-        if self.live and text != self._meter:
+        if self.live and (text != self._meter or self._is_stale):
             self._meter = text
             self._redraw()
 
@@ -227,7 +229,8 @@ class RichScreen(Screen):
             self._erase()
             return
         now = time.monotonic()
-        if self._live.is_started and now - self._shown_at < _REDRAW_S:
+        self._is_stale = self._live.is_started and now - self._shown_at < _REDRAW_S
+        if self._is_stale:
             return
         self._shown_at = now
         from rich.console import Group
