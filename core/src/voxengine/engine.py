@@ -39,6 +39,7 @@ from voxengine.listening import Levels, Listening
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
 from voxengine.threads import call_on, in_thread
+from voxengine.turns import check_end
 
 if TYPE_CHECKING:
     from voxengine.audio.backends.base import StreamBackend
@@ -130,7 +131,7 @@ class VoiceEngine(Keeping):
         """Send user audio.
 
         The audio is accepted before the first wait: whatever happens afterwards, it is sent once, in order.
-        Then this waits while the service is slow.
+        Then this waits while the service is slow. What comes while a recorded turn is being sent waits for its end.
 
         Args:
             audio_data: Whole frames in ``input_format`` as bytes, or, unless that is G.711, an array (int16,
@@ -145,6 +146,9 @@ class VoiceEngine(Keeping):
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
         session = self._takes_input("send_audio")
+        if self._turns.taker is not None:
+            await self._turns.wait_for_input()
+            session = self._takes_input("send_audio")
         sender = session.sender
         assert sender is not None
         journal = sender.journal
@@ -233,9 +237,12 @@ class VoiceEngine(Keeping):
         told; a vendor that finds the end itself gets the silence that it waits for.
 
         Args:
-            respond: Ask for an answer. Only turn detection by the client or by hand can do without.
+            respond: Ask for an answer. A vendor that finds the end itself always gives one.
+
+        Raises:
+            CapabilityMissing, NotConnected, ProviderError: It is to give none, or it could not be told.
         """
-        self._takes_input("end_turn")
+        check_end(self._takes_input("end_turn"), respond, "end_turn")
         await self._turns.end(respond)
 
     async def send_recorded_audio(
@@ -261,18 +268,18 @@ class VoiceEngine(Keeping):
                 accepted before a loss stays accepted.
             UsageError: There is no audio.
         """
-        self._takes_input("send_recorded_audio")
+        check_end(self._takes_input("send_recorded_audio"), respond, "send_recorded_audio")
         journal = self._conversation.user.journal
         assert journal is not None
-        data = to_pcm(audio_data, journal.accepts)
+        data = to_pcm(audio_data, journal.accepts, "send_recorded_audio")
         journal.format.check_aligned(len(data), "send_recorded_audio")
-        check_room(journal, len(data))
+        if sample_rate is not None or channels is not None:
+            compare_format(journal.format, sample_rate, channels, "send_recorded_audio")
         size = journal.format.n_bytes(_PIECE_MS)
-        with self._turns.one_turn():
+        async with self._turns.whole_turn():
+            check_room(journal, len(data))
             for at in range(0, len(data), size):
-                await self.send_audio(
-                    encoded(data[at : at + size], journal.accepts), sample_rate=sample_rate, channels=channels
-                )
+                await self.send_audio(encoded(data[at : at + size], journal.accepts))
             await self.end_turn(respond)
 
     # -- microphone and loudspeaker ---------------------------------------------------------------
@@ -307,7 +314,7 @@ class VoiceEngine(Keeping):
         The loudspeaker stays open until the answer was given and played. Without a microphone this does nothing.
 
         Args:
-            respond: As for :meth:`end_turn`.
+            respond: Ask for an answer. Without, a vendor that finds the end of a turn itself is left to wait for it.
         """
         self._check_thread("stop_listening")
         if self._listening is not None:

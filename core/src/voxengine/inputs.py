@@ -73,35 +73,35 @@ def event_problem(event_type: EventType, data: Mapping[str, Any]) -> str:
     return ""
 
 
-def to_pcm(audio_data: Any, audio_format: AudioFormat) -> bytes:
+def to_pcm(audio_data: Any, audio_format: AudioFormat, method: str = "send_audio") -> bytes:
     """Return user audio, given as bytes-like or as an array, as PCM16 bytes of its own. G.711 is decoded.
 
     Raises:
         AudioFormatError: It is neither, or an array with other channels than the format.
     """
     if audio_format.encoding is not Encoding.PCM16:
-        return _decoded(audio_data, audio_format)
+        return _decoded(audio_data, audio_format, method)
     from voxengine.audio.pcm import to_int16
 
     shape = getattr(audio_data, "shape", None)
     if shape is not None and len(shape) == 2 and shape[1] != audio_format.channels:
         raise AudioFormatError(
-            f"send_audio got an array of {shape[1]} channels; this session takes {audio_format.describe()}. "
+            f"{method} got an array of {shape[1]} channels; this session takes {audio_format.describe()}. "
             "Nothing was accepted; use voxengine.audio.pcm.convert."
         )
-    return to_int16(audio_data, "send_audio")
+    return to_int16(audio_data, method)
 
 
-def _decoded(audio_data: Any, audio_format: AudioFormat) -> bytes:
+def _decoded(audio_data: Any, audio_format: AudioFormat, method: str) -> bytes:
     from voxengine.audio import g711
 
     if not isinstance(audio_data, bytes | bytearray | memoryview):
         raise AudioFormatError(
-            f"send_audio got {type(audio_data).__name__}; this session takes {audio_format.describe()} as bytes. "
+            f"{method} got {type(audio_data).__name__}; this session takes {audio_format.describe()} as bytes. "
             "Nothing was accepted."
         )
     data = bytes(audio_data)
-    audio_format.check_aligned(len(data), "send_audio")
+    audio_format.check_aligned(len(data), method)
     return g711.decode(data, audio_format.encoding)
 
 
@@ -127,7 +127,9 @@ def check_room(journal: Journal, n_bytes: int) -> None:
         )
 
 
-def compare_format(audio_format: AudioFormat, sample_rate: int | None, channels: int | None) -> None:
+def compare_format(
+    audio_format: AudioFormat, sample_rate: int | None, channels: int | None, method: str = "send_audio"
+) -> None:
     """Raise AudioFormatError when what the caller says of the audio is not the session's format."""
     told = AudioFormat(
         audio_format.sample_rate if sample_rate is None else sample_rate,
@@ -135,7 +137,7 @@ def compare_format(audio_format: AudioFormat, sample_rate: int | None, channels:
     )
     if told != audio_format:
         raise AudioFormatError(
-            f"send_audio got {told.describe()}; this session takes {audio_format.describe()}. Nothing was accepted. "
+            f"{method} got {told.describe()}; this session takes {audio_format.describe()}. Nothing was accepted. "
             "Pass config.input_format or use voxengine.audio.pcm.convert."
         )
 

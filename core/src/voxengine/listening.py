@@ -16,7 +16,7 @@ from voxengine.audio.switching import SwitchableClock
 from voxengine.config import TurnDetection, VoiceEngineConfig
 from voxengine.conversation import Conversation
 from voxengine.ears import Ears
-from voxengine.errors import AudioDeviceError, JournalFull, NotConnected, ProviderError
+from voxengine.errors import AudioDeviceError, CapabilityMissing, JournalFull, NotConnected, ProviderError
 from voxengine.events import EventType
 from voxengine.journal import first_channel
 from voxengine.session import Session
@@ -187,7 +187,10 @@ class Listening:
             await asyncio.wait([pump])
             await microphone.aclose()
         if self._conversation.user.has_open_turn and not self._is_closed:
-            await self._end_turn(respond)
+            with contextlib.suppress(
+                CapabilityMissing
+            ):  # A vendor that answers each turn: it hears no end of this one.
+                await self._end_turn(respond)
 
     def silence(self) -> None:
         """Stop at once because the engine ends; :meth:`close` waits for the devices."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from voxengine.audio.format import AudioFormat
 from voxengine.config import TurnDetection
 from voxengine.conversation import Conversation
-from voxengine.errors import VoxEngineError
+from voxengine.errors import CapabilityMissing, VoxEngineError
 from voxengine.events import EventType
 from voxengine.journal import first_channel
 from voxengine.session import Session
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from voxengine.audio.vad import SegmentEvent
 
-__all__ = ["InputWatcher", "TurnTaker", "endpointing_silence_ms"]
+__all__ = ["InputWatcher", "TurnTaker", "check_end", "endpointing_silence_ms"]
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the vendor waits for, so that it surely decides."""
@@ -34,6 +35,9 @@ class TurnTaker:
         self._conversation = conversation
         self._watcher: InputWatcher | None = None
         self._is_cutting = False
+        self._taking: asyncio.Lock | None = None
+        self.taker: asyncio.Task[Any] | None = None
+        """Who is sending a whole turn. What others send follows it."""
         self.is_recovering: Callable[[], bool] = lambda: False
         """Whether the session was lost and another one is being opened."""
 
@@ -74,6 +78,25 @@ class TurnTaker:
                 lambda: self._heard_end(session),
             )
             self._watcher.push(journal.read(base, journal.end - base))
+
+    @contextlib.asynccontextmanager
+    async def whole_turn(self) -> AsyncIterator[None]:
+        """Have the input to oneself within the block, after whoever else has it; all of it is one turn."""
+        self._taking = self._taking or asyncio.Lock()
+        async with self._taking:
+            self.taker = asyncio.current_task()
+            try:
+                with self.one_turn():
+                    yield
+            finally:
+                self.taker = None
+
+    async def wait_for_input(self) -> None:
+        """Wait until nobody else is sending a whole turn."""
+        while self.taker is not None and self.taker is not asyncio.current_task():
+            assert self._taking is not None
+            async with self._taking:
+                pass
 
     @contextlib.contextmanager
     def one_turn(self) -> Iterator[None]:
@@ -212,6 +235,19 @@ class TurnTaker:
             if self.is_recovering():
                 return  # The turn's end is known, and the next session is told it.
             self._conversation.report(session, error)
+
+
+def check_end(session: Session, respond: bool, method: str) -> None:
+    """Raise CapabilityMissing where a turn that ends without an answer is asked of a vendor that answers each."""
+    detection: TurnDetection = session.config["turn_detection"]
+    if respond or not session.can("dialogue") or detection.kind in ("client", "manual"):
+        return
+    raise CapabilityMissing(
+        f"{method}(respond=False): {session.name} finds the end of a turn itself and answers it. Nothing was "
+        "done. Set turn_detection to 'client' or 'manual'.",
+        capability="client_turn_detection",
+        provider=session.name,
+    )
 
 
 def endpointing_silence_ms(session: Session) -> int:

@@ -10,13 +10,31 @@ from typing import Any
 import pytest
 
 from tests.core.audio.devices_for_tests import HandBackend, HandStream
-from tests.core.engine.fakes import RATE, Call, Puppet, Seen, kind, registry, silence, speech, turns
+from tests.core.engine.fakes import (
+    RATE,
+    Call,
+    Puppet,
+    Seen,
+    calling,
+    kind,
+    registry,
+    silence,
+    speech,
+    turns,
+)
 from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.audio.backends.array import ArrayBackend
 from voxengine.audio.backends.base import Stream
 from voxengine.audio.devices import Direction
 from voxengine.audio.format import AudioFormat
-from voxengine.errors import AudioDeviceError, ConfigError, NotConnected, ProviderError
+from voxengine.errors import (
+    AudioDeviceError,
+    AudioFormatError,
+    CapabilityMissing,
+    ConfigError,
+    NotConnected,
+    ProviderError,
+)
 from voxengine.events import EventType
 from voxengine.testing import leak_check, virtual
 
@@ -328,6 +346,51 @@ async def test_recorded_turn_is_one_turn_whatever_pauses_it_has() -> None:
         await call.engine.send_recorded_audio(bytearray(speech(300)), respond=False, sample_rate=RATE)
         await call.engine.send_recorded_audio(speech(700))
         assert call.provider().of("end_turn") == [True, False, True]
+
+
+@virtual
+async def test_turn_without_an_answer_is_refused_where_the_vendor_answers_each() -> None:
+    async with hearing(None, start=False) as call:
+        with pytest.raises(CapabilityMissing, match="send_recorded_audio"):
+            await call.engine.send_recorded_audio(speech(300), respond=False)
+        with pytest.raises(CapabilityMissing, match="end_turn"):
+            await call.engine.end_turn(respond=False)
+
+        assert call.provider().audio == b""
+
+
+@pytest.mark.parametrize("value", [{"sample_rate": 16_000}, {"channels": 2}])
+@virtual
+async def test_recording_of_another_format_is_refused_by_its_own_name(value: dict[str, Any]) -> None:
+    async with hearing(None, start=False) as call:
+        with pytest.raises(AudioFormatError, match="^send_recorded_audio got"):
+            await call.engine.send_recorded_audio(speech(300), **value)
+        with pytest.raises(AudioFormatError, match="^send_recorded_audio got"):
+            await call.engine.send_recorded_audio("speech")
+
+        assert call.provider().audio == b""
+
+
+@pytest.mark.parametrize("detection", ["server", "client", "manual"])
+@virtual
+async def test_recorded_turns_and_other_audio_come_one_after_the_other(detection: Any) -> None:
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(0.05)
+
+    one, two, other = speech(2000), speech(2000, first=5), speech(400, first=9)
+    async with calling(kind(behaviour={"send_audio": slowly}), turn_detection=detection) as call:
+        engine = call.engine
+        turns_sent = [asyncio.create_task(engine.send_recorded_audio(data)) for data in (one, two)]
+        await asyncio.sleep(0.2)
+        await engine.send_audio(other)
+        await asyncio.gather(*turns_sent)
+        await asyncio.sleep(2)
+
+        sent = bytes(call.provider().audio).rstrip(b"\0")
+        heard = sent.replace(one, b"1").replace(two, b"2").replace(other, b"3").replace(b"\0", b"")
+        assert heard == b"123"
+        if detection != "server":
+            assert call.provider().of("end_turn") == [True, True]
 
 
 @virtual

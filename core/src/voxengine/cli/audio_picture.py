@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _WIDTH: Final = 720
-_LEFT, _RIGHT = 110, 20
+_LEFT, _RIGHT = 130, 20
 _PLOT_HEIGHT: Final = 110
 _BAR_HEIGHT: Final = 22
 _FLOOR_DB: Final = -90.0
