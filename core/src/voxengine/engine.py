@@ -145,9 +145,9 @@ class VoiceEngine(Keeping):
                 length is ended, unless turns end by hand.
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
-        session = self._takes_input("send_audio")
-        if self._turns.taker is not None:
-            await self._turns.wait_for_input()
+        session, user_turns = self._takes_input("send_audio"), self._turns
+        if user_turns.taker is not None:
+            await user_turns.wait_for_input()
             session = self._takes_input("send_audio")
         sender = session.sender
         assert sender is not None
@@ -172,13 +172,13 @@ class VoiceEngine(Keeping):
         try:
             journal.append(data, sender.cursor)
         except JournalFull:
-            self._turns.cut_short()
+            user_turns.cut_short()
             raise
         if self.events.wants(EventType.AUDIO_INPUT_CHUNK):
             values = {"audio_data": data, "sample_rate": journal.format.sample_rate}
             self._conversation.emit(EventType.AUDIO_INPUT_CHUNK, values, session)
         sender.kick()
-        self._turns.push(data)
+        user_turns.push(data)
         if sender.is_behind:
             await sender.wait_for_room()
 
