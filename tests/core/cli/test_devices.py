@@ -195,6 +195,8 @@ def test_check_writes_json_alone_to_standard_output(voxengine: Command, card: Ca
         (("--block-ms", "3"), "from 5 to 100"),
         (("--trials", "many"), "from 1 to 100"),
         (("--json", "nowhere/a.json"), "there is no directory"),
+        (("--json", "a.json", "--picture", "a.json"), "is named for something else"),
+        (("--json", "-", "--picture", "-"), "cannot both go to standard output"),
     ],
 )
 def test_check_refuses_wrong_use_before_it_listens(

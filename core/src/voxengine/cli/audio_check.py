@@ -21,7 +21,7 @@ from voxengine.audio.player import DevicePlaybackClock, FlushMode
 from voxengine.cli import running
 from voxengine.cli.devices import make_backend
 from voxengine.cli.records import check_target
-from voxengine.errors import AudioDeviceError
+from voxengine.errors import AudioDeviceError, ConfigError
 
 __all__ = ["Check", "measure", "run"]
 
@@ -78,9 +78,11 @@ def _rounded(value: Any) -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report; 1 when the devices cannot hold a conversation."""
+    if arguments.json == arguments.picture == "-":
+        raise ConfigError("--json and --picture cannot both go to standard output. Give one of them a file.")
     for option, path in (("--json", arguments.json), ("--picture", arguments.picture)):
         if path is not None and path != "-":
-            check_target(option, path, [])
+            check_target(option, path, [arguments.json] if option == "--picture" else [])
     backend = make_backend()
     if arguments.json != "-":
         print("Listening to the room, then playing noise for a few seconds ...", flush=True)
