@@ -6,7 +6,9 @@ Cells that make no sense are named, with the reason, in ``matrix_not_applicable.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import json
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -104,6 +106,12 @@ async def give_up(scene: Scene) -> None:
     n_spoken = scene.n_accepted // 2
     assert caught.value.n_unanswered >= n_spoken
     assert caught.value.n_unanswered <= n_spoken + 3 * RATE
+    held = json.loads(json.dumps(engine.snapshot()))["input"]
+    kept, left = base64.b64decode(held["audio"]["base64"]), scene.n_accepted
+    for turn in scene.turns:
+        part, left = turn[:left], left - len(turn[:left])
+        assert not part or kept.count(part) == 1
+    assert left == 0
     assert scene.kinds["two"].made == []
     await engine.switch_provider("two", scene.other)
     if scene.refused:
