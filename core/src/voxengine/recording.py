@@ -270,9 +270,7 @@ class Recorder:
         def begin(args: Any, kwargs: Any) -> int:
             bound = signature.bind(*args, **kwargs)  # A wrong call raises here as it would there.
             self._n += 1
-            if method == "configure_session":
-                self.writer.hide(secret_values({"metadata": bound.arguments}))
-            values = {name: self._plain.value(value, name) for name, value in bound.arguments.items()}
+            values = self._given(method, bound.arguments)
             extra: dict[str, Any] = {"in": True} if self._engine.events._dispatching else {}
             if method == "connect":
                 self._note_loop()
@@ -325,6 +323,12 @@ class Recorder:
             return result
 
         return called_async if is_async else called
+
+    def _given(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a call was given in plain form; secrets in it are hidden from here on."""
+        if method == "configure_session":
+            self.writer.hide(secret_values({"metadata": arguments}))
+        return {name: self._plain.value(value, name) for name, value in arguments.items()}
 
     def _note_loop(self) -> None:
         if self._started_at is None:

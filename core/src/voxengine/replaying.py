@@ -51,7 +51,7 @@ def replay(recording: str | os.PathLike[str] | Tape) -> Replay:
     """
     if is_in_loop():
         raise UsageError(
-            "replay() runs a loop of its own. In a coroutine: await asyncio.to_thread(replay, path)."
+            "replay() runs a loop itself. In a coroutine: await asyncio.to_thread(replay, path)."
         )
     replayer = Replayer(recording if isinstance(recording, Tape) else read_recording(recording))
     with asyncio.Runner(loop_factory=ReplayLoop) as runner:

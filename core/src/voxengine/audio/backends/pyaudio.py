@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from voxengine.audio.backends.base import Feed, StreamStats
+from voxengine.audio.backends.remarks import Remarks
 from voxengine.audio.devices import DeviceInfo, Direction, choose_device, format_candidates
 from voxengine.audio.disposable import Disposable
 from voxengine.audio.format import AudioFormat
@@ -44,7 +45,6 @@ _UNSUPPORTED: Final = {-9997, -9998}
 
 _calls = threading.Lock()
 """PortAudio is not thread-safe: initialise, open, close and terminate come one at a time."""
-_quiet = threading.Lock()
 _CALLS_PATIENCE_S: Final = 2.0
 
 
@@ -57,35 +57,6 @@ def _one_call() -> Iterator[None]:
     finally:
         if got:
             _calls.release()
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the C libraries' remarks about absent devices off standard error.
-
-    They write to the file descriptor, so whatever else the process writes to it meanwhile is lost too.
-    """
-    if not _quiet.acquire(timeout=_CALLS_PATIENCE_S):
-        yield
-        return
-    saved = nothing = -1
-    try:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        try:
-            saved = os.dup(2)
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, 2)
-        except OSError:
-            pass  # There is no standard error to silence.
-        yield
-    finally:
-        if nothing >= 0:
-            os.dup2(saved, 2)
-            os.close(nothing)
-        if saved >= 0:
-            os.close(saved)
-        _quiet.release()
 
 
 @functools.cache
@@ -429,7 +400,7 @@ class PyAudioBackend:
         discard: Callable[[T], None] | None = None,
     ) -> T:
         def guarded() -> T:
-            with _one_call(), _silenced():
+            with _one_call(), Remarks():
                 _silence_alsa()
                 return function()
 
