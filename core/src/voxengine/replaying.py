@@ -50,9 +50,7 @@ def replay(recording: str | os.PathLike[str] | Tape) -> Replay:
         UsageError: An event loop runs in this thread.
     """
     if is_in_loop():
-        raise UsageError(
-            "replay() runs a loop itself. In a coroutine: await asyncio.to_thread(replay, path)."
-        )
+        raise UsageError("replay() runs a loop: in a coroutine, await asyncio.to_thread(replay, path).")
     replayer = Replayer(recording if isinstance(recording, Tape) else read_recording(recording))
     with asyncio.Runner(loop_factory=ReplayLoop) as runner:
         return runner.run(replayer.run())
