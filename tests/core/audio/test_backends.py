@@ -7,14 +7,17 @@ import io
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.core.audio.devices_for_tests import Ear
 from tests.core.audio.sounds import noise
-from voxengine.audio.backends.array import ArrayBackend
+from voxengine.audio.backends.array import ArrayBackend, ArraySource
 from voxengine.audio.backends.base import Pacing, StreamBackend
 from voxengine.audio.backends.file import FileBackend
 from voxengine.audio.backends.paced import NullBackend
@@ -24,7 +27,7 @@ from voxengine.audio.devices import DeviceLost, choose_device
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.player import DevicePlaybackClock
 from voxengine.audio.wav import read_wav, write_wav
-from voxengine.errors import AudioDeviceError, AudioFormatError
+from voxengine.errors import AudioDeviceError, AudioFormatError, ConfigError
 from voxengine.testing import leak_check, virtual
 
 FORMAT = AudioFormat(8000)
@@ -207,6 +210,52 @@ async def test_a_direction_that_was_not_given_and_a_file_that_is_not_there_are_e
     (tmp_path / "in.wav").write_bytes(b"ID3")
     with pytest.raises(AudioFormatError, match="MP3"):
         await FileBackend(tmp_path / "in.wav").open("input", None, FORMAT, 20)
+
+
+@virtual
+async def test_input_that_cannot_be_read_leaves_the_output_as_it_was(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.wav"
+    write_wav(kept, SAID, FORMAT)
+    before = kept.read_bytes()
+
+    with pytest.raises(ConfigError, match=r"the same file, 'kept\.wav'"):
+        FileBackend(kept, tmp_path / "." / "kept.wav")
+    with pytest.raises(AudioDeviceError, match="cannot be opened"):
+        await FileBackend(tmp_path / "missing.wav", kept).open("output", None, FORMAT, 20)
+
+    assert kept.read_bytes() == before
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.lists(st.integers(1, 60), max_size=40))
+def test_array_source_gives_what_it_was_fed_however_it_is_cut(fed: list[int], read: list[int]) -> None:
+    source, whole, got = ArraySource(FORMAT), b"", b""
+    for number, n_frames in enumerate(fed):
+        piece = bytes([number, 1]) * n_frames
+        source.feed(piece)
+        whole += piece
+    for n_frames in read:
+        block = source.read(n_frames)
+        assert block is None or len(block) == 2 * n_frames
+        got += block or b""
+    source.end()
+    while rest := source.read(7):
+        got += rest
+
+    assert got == whole
+
+
+def test_block_of_a_long_feed_costs_no_copy_of_the_rest() -> None:
+    source = ArraySource(FORMAT)
+    source.feed(bytes(2 * 8000 * 60))
+    source.read(160)
+
+    tracemalloc.start()
+    for _ in range(3):
+        source.read(160)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 8000 * 60 / 10
 
 
 @virtual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,11 @@ class ArraySource:
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.format = audio_format
+        self._lock = threading.Lock()
         self._pieces: deque[bytes] = deque()
+        self._n_held = 0
+        self._n_read = 0
+        """Bytes of the first piece that were read."""
         self._is_ended = False
         self._wake: Callable[[], None] = lambda: None
 
@@ -32,7 +37,9 @@ class ArraySource:
         piece = to_int16(data, "ArrayBackend.feed")
         self.format.check_aligned(len(piece), "ArrayBackend.feed")
         if piece:
-            self._pieces.append(piece)
+            with self._lock:
+                self._pieces.append(piece)
+                self._n_held += len(piece)
             self._wake()
 
     def end(self) -> None:
@@ -43,16 +50,19 @@ class ArraySource:
     def read(self, n_frames: int) -> bytes | None:
         """Return the next frames; a short block only at the end, else None."""
         size = n_frames * self.format.frame_bytes
-        held = sum(map(len, self._pieces))
-        if held < size and not self._is_ended:
-            return None
         out = bytearray()
-        while self._pieces and len(out) < size:
-            piece = self._pieces.popleft()
-            part = size - len(out)
-            out += piece[:part]
-            if len(piece) > part:
-                self._pieces.appendleft(piece[part:])
+        with self._lock:
+            if self._n_held < size and not self._is_ended:
+                return None
+            while self._pieces and len(out) < size:
+                piece = self._pieces[0]
+                stop = min(self._n_read + size - len(out), len(piece))
+                out += piece[self._n_read : stop]
+                self._n_read = stop
+                if stop == len(piece):
+                    self._pieces.popleft()
+                    self._n_read = 0
+            self._n_held -= len(out)
         return bytes(out)
 
     def connect(self, wake: Callable[[], None]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from voxengine.audio.backends.base import Pacing
 from voxengine.audio.backends.paced import NullSink, PacedBackend
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.wav import WavReader, WavWriter
+from voxengine.errors import ConfigError
 
 __all__ = ["FileBackend"]
 
@@ -52,6 +54,9 @@ class FileBackend(PacedBackend):
         pacing: In real time the written file has the conversation's silences; without a pace, sound alone.
 
     Opening the input raises AudioFormatError where the file is no WAV.
+
+    Raises:
+        ConfigError: Both are the same file.
     """
 
     def __init__(
@@ -68,7 +73,12 @@ class FileBackend(PacedBackend):
 
         def sink(audio_format: AudioFormat) -> _FileSink:
             assert output is not None
+            if input is not None:
+                _FileSource(input).close()  # One that cannot be read is told before anything is overwritten.
             return _FileSink(output, audio_format)
+
+        if input is not None and output is not None and Path(input).resolve() == Path(output).resolve():
+            raise ConfigError(f"FileBackend: input and output are the same file, {Path(input).name!r}.")
 
         super().__init__(
             "file", source if input is not None else None, sink if output is not None else None, pacing
