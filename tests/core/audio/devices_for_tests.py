@@ -53,8 +53,10 @@ class HandStream:
     def n_unplayed(self, at: float | None = None) -> int:
         return self.held_blocks * self.block_frames
 
-    def discard(self) -> bool:
+    def discard(self, emptied: Callable[[], object] | None = None) -> bool:
         self.n_discards += self.can_discard
+        if self.can_discard and emptied is not None:
+            emptied()
         return self.can_discard
 
     def wake(self) -> None:

@@ -266,6 +266,25 @@ async def test_the_reference_is_given_what_the_device_is_given() -> None:
 
 
 @virtual
+async def test_the_reference_of_a_hard_flush_begins_with_what_is_given_afterwards() -> None:
+    backend = HandBackend()
+    reference = EchoReference(FORMAT)
+    clock, _ = await opened(backend, reference=reference, flush="hard")
+    clock.write("a", 8 * BLOCK, ramp(8 * BLOCK))
+    clock.finish("a")
+    await backend.last.run(4)
+    before = len(backend.last.played)
+
+    clock.flush()
+    clock.write("b", 4 * BLOCK, ramp(4 * BLOCK))
+    clock.finish("b")
+    await backend.last.run(4)
+
+    assert backend.last.n_discards == 1
+    assert reference.take(2 * 4 * BLOCK) == bytes(backend.last.played[before:])
+
+
+@virtual
 async def test_gain_and_level() -> None:
     backend = HandBackend()
     clock, _ = await opened(backend, gain_db=-6.0206)

@@ -90,6 +90,20 @@ def test_only_half_a_second_of_reference_waits() -> None:
     assert reference.take(2) == bytes(2)
 
 
+def test_reference_of_what_the_loudspeaker_threw_away_is_not_given() -> None:
+    reference = EchoReference(FORMAT)
+    played = noise(800, -20.0)
+    for block in pieces(played, [160]):
+        reference.push(block)
+    taken = reference.take(2 * 80)
+
+    reference.restart()
+    reference.push(played[-320:])
+
+    assert taken == played[: 2 * 80]
+    assert reference.take(2 * 320) == played[-320:] + bytes(320)
+
+
 def test_a_processor_that_fails_is_left_out_and_named() -> None:
     chain = ProcessorChain([Raises(), Shortens(), NullProcessor(FORMAT)], FORMAT)
     data = noise(240, -20.0)

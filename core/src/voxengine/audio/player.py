@@ -208,6 +208,7 @@ class DevicePlaybackClock:
         if self._reference is None:
             return _RingFeed(ring.pull, ring, self._line)
         self._reference.output_format = ring.format
+        self._reference.restart()
         return _RingFeed(functools.partial(_pull_and_tell, ring.pull, self._reference.push), ring, self._line)
 
     def _move(self, old: PlaybackRing, new: PlaybackRing) -> None:
@@ -275,7 +276,8 @@ class DevicePlaybackClock:
         was_paused, self._is_paused = self._is_paused, False
         if ring is not None and (self._queue or was_paused):
             if self._flush_mode == "hard" and stream is not None:
-                ring.cut(stream.n_unplayed, stream.discard)
+                emptied = self._reference.restart if self._reference is not None else None
+                ring.cut(stream.n_unplayed, functools.partial(stream.discard, emptied))
             else:
                 ring.flush()
         self._note_starts()

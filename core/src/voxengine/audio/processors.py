@@ -85,6 +85,7 @@ class EchoReference:
         self._blocks: deque[tuple[AudioFormat, bytes]] = deque(maxlen=_REFERENCE_MS // FRAME_MS)
         self._converter: FormatConverter | None = None
         self._held = b""
+        self._is_cut = False
         self._limit = audio_format.n_bytes(_REFERENCE_MS)
         self.output_format = audio_format
         """What is pushed; set before the loudspeaker starts."""
@@ -94,10 +95,24 @@ class EchoReference:
         """Take a block. Runs in the device's callback."""
         self._blocks.append((self.output_format, block))
 
+    def restart(self) -> None:
+        """Forget what was pushed: the loudspeaker threw it away, and fills up anew. From any thread.
+
+        What is given next is heard as late after its push as what was given first; with blocks in front of it that
+        nobody will hear, it would be taken later than it is heard, and no canceller finds such an echo.
+        """
+        self._blocks.clear()
+        self._is_cut = True
+
     def take(self, n_bytes: int) -> bytes:
         """Return that much in the microphone's format, the oldest first, filled up with silence."""
-        while self._blocks:
-            source, block = self._blocks.popleft()
+        if self._is_cut:
+            self._is_cut, self._held = False, b""
+        while True:
+            try:
+                source, block = self._blocks.popleft()
+            except IndexError:
+                break
             if self._converter is None or self._converter.from_format != source:
                 self._converter = FormatConverter(source, self._wanted, aligned=False)
             self._held += self._converter.process(block)

@@ -93,8 +93,11 @@ class Stream(Protocol):
             at: When, in monotonic seconds, not before the last block; None for now.
         """
 
-    def discard(self) -> bool:
+    def discard(self, emptied: Callable[[], object] | None = None) -> bool:
         """Make the device throw away what it holds; False when it cannot. Never blocks.
+
+        Args:
+            emptied: Called, in whatever thread, when it is thrown away and nothing else was pulled.
 
         Nothing is waited for: what is still audible when it takes effect is counted by :meth:`n_unplayed`
         as if it were not.

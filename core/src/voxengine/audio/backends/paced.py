@@ -71,7 +71,7 @@ class _Paced:
         """Nothing."""
         return 0
 
-    def discard(self) -> bool:
+    def discard(self, emptied: Callable[[], object] | None = None) -> bool:
         """There is nothing to throw away."""
         return True
 
@@ -210,9 +210,11 @@ class PacedOutput(_Paced):
         """What waits in the sink."""
         return self._sink.n_waiting() // self.format.frame_bytes
 
-    def discard(self) -> bool:
+    def discard(self, emptied: Callable[[], object] | None = None) -> bool:
         """Throw away what waits in the sink."""
         self._sink.discard()
+        if emptied is not None:
+            emptied()
         return True
 
 

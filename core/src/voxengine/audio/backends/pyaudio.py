@@ -218,8 +218,8 @@ class PyAudioStream:
         held_s = max(0.0, self._dac_delay_s) - since_s
         return max(0, self.block_frames + int(held_s * self.format.sample_rate) + 1)
 
-    def discard(self) -> bool:
-        """Let PortAudio drop what is queued, by abort and start in a thread.
+    def discard(self, emptied: Callable[[], object] | None = None) -> bool:
+        """Let PortAudio drop what is queued, by abort and start in a thread, with ``emptied`` between the two.
 
         After one that did not take effect within 50 ms this returns False, as when one is under way.
         """
@@ -244,6 +244,8 @@ class PyAudioStream:
                 with self._control:
                     if self._closing is None:
                         abort_stream(raw)
+                        if emptied is not None:
+                            emptied()
                         start_stream(raw)
             except Exception:
                 self._n_discards_failed += 1
