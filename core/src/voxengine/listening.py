@@ -129,6 +129,8 @@ class Listening:
         self._speaker: DevicePlaybackClock | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._reference: EchoReference | None = None
+        self._began_at = 0
+        """Journal index at which the microphone was opened."""
         self._is_closed = False
         self._n_refused = 0
         """Frames that were not taken and not reported yet."""
@@ -169,6 +171,8 @@ class Listening:
                 processors = await self._load_processors()
                 await self._open_speaker(backend)
                 await self._open_microphone(backend, processors)
+                journal = self._conversation.user.journal
+                self._began_at = journal.end if journal is not None else 0
             except BaseException:
                 if not had_speaker:
                     self._drop_speaker()
@@ -186,11 +190,19 @@ class Listening:
             microphone.close()
             await asyncio.wait([pump])
             await microphone.aclose()
-        if self._conversation.user.has_open_turn and not self._is_closed:
-            with contextlib.suppress(
-                CapabilityMissing
-            ):  # A vendor that answers each turn: it hears no end of this one.
+        if not self._is_closed and self._has_turn():
+            # A vendor that answers each turn hears no end of one without an answer.
+            with contextlib.suppress(CapabilityMissing):
                 await self._end_turn(respond)
+
+    def _has_turn(self) -> bool:
+        """Whether the user said something; where turns end by hand, any sound counts, however quiet."""
+        user, session = self._conversation.user, self._session()
+        journal = user.journal
+        if journal is None or session is None or session.config["turn_detection"].kind != "manual":
+            return user.has_open_turn
+        recorded = journal.read(self._began_at, journal.end - min(self._began_at, journal.end))
+        return recorded.count(0) < len(recorded)
 
     def silence(self) -> None:
         """Stop at once because the engine ends; :meth:`close` waits for the devices."""
@@ -335,7 +347,7 @@ class Listening:
         finally:
             self._tell_refused(at_once=True)
             self._microphone_ended()
-        if not self._lock.locked() and not self._is_closed and self._conversation.user.has_open_turn:
+        if not self._lock.locked() and not self._is_closed and self._has_turn():
             await self._end_turn(True)  # A file or a pipe came to its end.
 
     async def _gated(

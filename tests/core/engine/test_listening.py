@@ -216,6 +216,17 @@ async def test_stop_listening_asks_for_nothing_when_nobody_spoke() -> None:
 
 
 @virtual
+async def test_stop_listening_ends_a_turn_by_hand_however_quiet_it_was() -> None:
+    backend = ArrayBackend(FORMAT)
+    async with hearing(backend, turn_detection="manual") as call:
+        backend.feed(b"\x05\x00\xfb\xff" * RATE)
+        await asyncio.sleep(3)
+        await call.engine.stop_listening()
+
+        assert call.provider().of("end_turn") == [True]
+
+
+@virtual
 async def test_answer_to_push_to_talk_is_heard_and_then_the_device_is_let_go() -> None:
     backend = HandBackend(card=FORMAT)
     async with hearing(backend, turn_detection="manual") as call:
