@@ -80,6 +80,12 @@ class ToolCalls:
         return await self._activity.wait_while(lambda: own in self._open, _OWN_CALL_S)
 
     @property
+    def is_own_open(self) -> bool:
+        """Whether this runs within a call of a tool that has no result yet."""
+        owner, own = _OWN_CALL.get()
+        return owner is self and own in self._open
+
+    @property
     def is_unclaimed(self) -> bool:
         """Whether a result came when its session was gone, and nothing was said or asked since."""
         return self._unclaimed_at == self._responses.n_inputs

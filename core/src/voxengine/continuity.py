@@ -294,8 +294,7 @@ class Continuity:
         if old is not None and old.sender is not None:
             old.sender.stop()
         unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
-        conversation.end_responses("switch")
-        conversation.telling.heard(session)
+        conversation.telling.cut(session, conversation.end_responses("switch"))
         session.unpaid = OrderedDict.fromkeys(user.unanswered_texts, False)
         debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)

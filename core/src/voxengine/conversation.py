@@ -439,7 +439,7 @@ class Conversation:
             data = {"response_id": name, "heard_ms": heard_ms, "reason": reason}
             self.emit(EventType.INTERRUPTED, data, session)
         heard_texts = self.agent.settle(queued, response)  # After the event: a player waits for that.
-        self.telling.heard(session)
+        self.telling.cut(session, heard_texts)
         if response is not None:
             self._cut_short(response, session, heard_texts, "interrupted")
         if self._tells_at_once(session, theirs):
@@ -457,10 +457,10 @@ class Conversation:
         if (current is None and not self.responses.awaiting) or opened & set(self.clock.open_items()):
             self.interrupt("requested")
         else:  # The answer that comes next has no sound yet and is not meant.
-            self.agent.settle(self.agent.silence(None), None)
+            cut = self.agent.settle(self.agent.silence(None), None)
             self.barge.silenced()
             if self.output_owner is not None:
-                self.telling.heard(self.output_owner)
+                self.telling.cut(self.output_owner, cut)
 
     def _tells_at_once(self, session: Session, heard: Heard | None) -> bool:
         if not (session.is_ready and session.can("cancel")):
@@ -535,16 +535,22 @@ class Conversation:
         }
         return ", ".join(reason for reason, holds in reasons.items() if holds) or "events kept coming"
 
-    def end_responses(self, reason: str) -> None:
-        """End what is open because its session ends: one ending for each response. What was received plays."""
-        session = self.output_owner
+    def end_responses(self, reason: str) -> list[str]:
+        """End what is open because its session ends: one ending for each response. What was received plays.
+
+        Returns:
+            The items of what was open: of their words, those count whose sound was received.
+        """
+        session, items = self.output_owner, list[str]()
         if session is not None and self.clock is not None:
             for response in self.responses.open_of(session.epoch):
+                items += response.item_ids.values()
                 if response.is_answer and response.trigger != "say":
                     self._cut_reply = (frozenset(response.item_ids.values()), self.responses.n_inputs)
                 self._end(response, session, {"reason": reason}, is_torn=True)
                 if response.trigger == "tool" and not response.is_answer:
                     self.calls.unclaim()
+        return items
 
     @property
     def cut_reply(self) -> frozenset[str]:

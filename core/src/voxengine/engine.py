@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 from voxengine.adapting import carried_over, engine_fields_kept, find_target
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
-from voxengine.config import VoiceEngineConfig, live_options, reconfigured
+from voxengine.config import VoiceEngineConfig, live_options
 from voxengine.continuity import Move
 from voxengine.conversation import Interruption
 from voxengine.errors import (
@@ -28,7 +28,6 @@ from voxengine.inputs import (
     check_room,
     check_seconds,
     check_text,
-    check_tool_choice,
     compare_format,
     encoded,
     to_pcm,
@@ -389,26 +388,14 @@ class VoiceEngine(Keeping):
             ConfigError: An option has no such name, type or range. Nothing was changed.
             CapabilityMissing, NotConnected, ProviderError: The provider could not take it.
         """
-        session = await self._ready_again("configure_session")
         given: object = config
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(
                 f"configure_session takes options by name or a mapping, not a {type(given).__name__}."
             )
         asked = live_options({**(config or {}), **options})
-        session.capabilities.require("live_configuration", provider=session.name, doing="configure_session")
-        changed, values = reconfigured(self._config, asked)
-        check_tool_choice(changed.tool_choice, self._tool_names())
-        if "turn_detection" in values:
-            values["turn_detection"] = await self._continuity.prepare_detection(
-                session, values["turn_detection"]
-            )
-        await session.configure(values)
-        self._continuity.warn_unsupported(session, asked)
-        if session is self._session:
-            self._config, _ = reconfigured(self._config, asked)
-            if "turn_detection" in values:
-                self._continuity.detection_changed(session)
+        async with self._undisturbed("configure_session") as session:
+            await self._configure(session, asked)
 
     @overload
     def tool(self, function: F) -> F: ...

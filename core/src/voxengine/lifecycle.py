@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ import attrs
 
 from voxengine.adapting import carried_over, engine_fields_kept
 from voxengine.bus import EventBus
-from voxengine.config import VoiceEngineConfig
+from voxengine.config import VoiceEngineConfig, reconfigured
 from voxengine.continuity import Continuity, Move
 from voxengine.conversation import Conversation
 from voxengine.deadlines import Watchdog
@@ -54,6 +54,10 @@ _MOMENT_S: Final = 30.0
 def _is_away(error: ProviderError) -> bool:
     """Whether a provider cannot be had now. The rest, such as a wrong key, is a mistake that has to be seen."""
     return error.recoverable or error.code is ErrorCode.QUOTA
+
+
+def _always(_: ProviderError) -> bool:
+    return True
 
 
 class EngineState(StrEnum):
@@ -144,11 +148,12 @@ class Lifecycle:
             name = target.provider
             self._conversation.emit(EventType.CONNECTION_STARTING, {"attempt": attempt}, provider=name)
             try:
-                with self._telling_failure(name, "connect", may_go_on=attempt < len(candidates)):
+                go_on = None if attempt == len(candidates) else _is_away if attempt == 1 else _always
+                with self._telling_failure(name, "connect", go_on):
                     await self._first_session(target)
             except ProviderError as error:
                 failures.append(error)
-                if not _is_away(error):
+                if attempt == 1 and not _is_away(error):
                     break
                 failover.failed(candidate, error, self._now())
             else:
@@ -159,16 +164,24 @@ class Lifecycle:
         raise failures[0]
 
     @contextlib.contextmanager
-    def _telling_failure(self, name: str, method: str, *, may_go_on: bool = False) -> Iterator[None]:
-        """Emit what keeps the block from opening a session, and raise it."""
+    def _telling_failure(
+        self, name: str, method: str, goes_on: Callable[[ProviderError], bool] | None = None
+    ) -> Iterator[None]:
+        """Emit what keeps the block from opening a session, and raise it.
+
+        Args:
+            name: Whose session.
+            method: Which call opens it.
+            goes_on: Says of an error whether another attempt follows; None: none does.
+        """
         try:
             yield
         except (Exception, asyncio.CancelledError) as error:
             failure: BaseException = error
             if isinstance(error, asyncio.CancelledError):
                 failure = NotConnected(f"{name}: {method}() was cancelled before the session was ready.")
-            goes_on = may_go_on and isinstance(error, ProviderError) and _is_away(error)
-            data = {"error": failure, "will_retry": goes_on}
+            will_retry = goes_on is not None and isinstance(error, ProviderError) and goes_on(error)
+            data = {"error": failure, "will_retry": will_retry}
             self._conversation.emit(EventType.CONNECTION_FAILED, data, provider=name)
             raise
 
@@ -444,6 +457,44 @@ class Lifecycle:
         self._takes_input(method)
         await self._recovery.wait()
         return self._ready(method)
+
+    async def _configure(self, session: Session, asked: Mapping[str, Any]) -> None:
+        """Change options of a session, and the configuration in force with them."""
+        session.capabilities.require("live_configuration", provider=session.name, doing="configure_session")
+        changed, values = reconfigured(self._config, asked)
+        check_tool_choice(changed.tool_choice, self._tool_names())
+        if "turn_detection" in values:
+            values["turn_detection"] = await self._continuity.prepare_detection(
+                session, values["turn_detection"]
+            )
+        await session.configure(values)
+        self._continuity.warn_unsupported(session, asked)
+        if session is self._session:
+            self._config, _ = reconfigured(self._config, asked)
+            if "turn_detection" in values:
+                self._continuity.detection_changed(session)
+
+    @contextlib.asynccontextmanager
+    async def _undisturbed(self, method: str) -> AsyncIterator[Session]:
+        """Give the session in force, whose place no other takes within the block.
+
+        Whoever moves the conversation is waited for, but for a tool for whose result the move waits.
+        """
+        self._takes_input(method)
+        if self._conversation.calls.is_own_open:
+            yield await self._ready_again(method)
+            return
+        assert self._lock is not None
+        while True:
+            await self._ready_again(method)
+            await self._lock.acquire()
+            if not self._is_recovering():
+                break
+            self._lock.release()
+        try:
+            yield self._ready(method)
+        finally:
+            self._lock.release()
 
     def _is_closed(self) -> bool:
         return self._state is EngineState.CLOSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from voxengine.activity import Activity
@@ -47,13 +47,19 @@ class Telling:
         else:
             self._cannot(session, f"that a history item was changed ({kind})")
 
-    def heard(self, session: Session) -> None:
-        """Put right what a session was told of answers before its time, where something else was heard of them."""
+    def cut(self, session: Session, items: Iterable[str]) -> None:
+        """Put right what a session was told of answers before its time that were cut since.
+
+        Args:
+            session: In force.
+            items: What was cut just now.
+        """
         if not session.is_ready:
             return
-        for item_id, told in list(session.told.items()):
+        for item_id in items:
+            told = session.told.get(item_id)
             item = self._history.get(item_id) if item_id in self._history else None
-            if item is None or item.context_text == told:
+            if told is None or item is None or item.context_text == told:
                 continue
             session.told[item_id] = item.context_text
             note = Item(f"{item_id}_heard", ItemKind.SYSTEM, heard_of(told, item.context_text))

@@ -122,6 +122,20 @@ async def test_wrong_key_is_said_and_not_passed_over() -> None:
 
 
 @virtual
+async def test_fallback_with_a_mistake_is_passed_over() -> None:
+    engine = engine_of(
+        "one", "two", "nobody", "three", one=failing(AWAY), two=failing(WRONG_KEY), three=kind()
+    )
+    seen = Seen(engine)
+
+    await engine.connect()
+
+    assert engine.config.provider == "three"
+    assert [event.will_retry for event in seen.of(EventType.CONNECTION_FAILED)] == [True, True, True]
+    await engine.disconnect()
+
+
+@virtual
 async def test_connect_that_failed_everywhere_may_be_called_again() -> None:
     planned: list[Any] = [AWAY, None]
 

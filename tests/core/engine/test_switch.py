@@ -376,6 +376,62 @@ async def test_next_provider_is_told_what_was_heard_of_an_answer_before_its_time
 
 
 @virtual
+async def test_answer_that_the_application_rewrote_is_not_told_as_cut() -> None:
+    async with calling(others={"two": kind()}) as call:
+        call.provider().answers(WORDS)
+        await call.engine.switch_provider("two")
+        two = call.provider("two")
+        (item,) = (held for held in call.engine.history if held.role == "agent")
+        call.engine.history.edit(item.id, text="[redacted]")
+        two.answers("Next.", "r2", "i2", ms=500)
+
+        call.engine.interrupt()
+        await turns()
+
+        assert two.of("send_item") == []
+
+
+@pytest.mark.parametrize("after_turns", [0, 1, 5, 40])
+@virtual
+async def test_setting_that_is_changed_during_a_switch_is_in_force_behind_it(after_turns: int) -> None:
+    async def slow(*_: Any) -> None:
+        await asyncio.sleep(0.2)
+
+    two = kind(behaviour={"connect": slow, "load_history": slow})
+    async with calling(kind(behaviour={"configure_session": slow}), others={"two": two}) as call:
+        switching = asyncio.create_task(call.engine.switch_provider("two"))
+        await turns(after_turns)
+
+        await call.engine.configure_session(instructions="Be brief.")
+        await switching
+
+        assert call.engine.config.instructions == "Be brief."
+        given = two.made[0].config.get("instructions")
+        told = [values.get("instructions") for values in two.made[0].of("configure_session")]
+        assert "Be brief." in (given, *told)
+
+
+@virtual
+async def test_tool_may_change_settings_while_a_switch_waits_for_it() -> None:
+    async def settle() -> str:
+        """Settle."""
+        switching.append(asyncio.create_task(call.engine.switch_provider("two")))
+        await asyncio.sleep(0.1)
+        await call.engine.configure_session(instructions="Be brief.")
+        return "done"
+
+    switching: list[asyncio.Task[None]] = []
+    async with calling(others={"two": kind()}, tools=(settle,)) as call:
+        await call.engine.send_text("Hello")
+        call.provider().starts()
+        call.provider().asks_for("settle", "c1", "r1")
+        await asyncio.sleep(1)
+
+        assert switching[0].done()
+        assert call.engine.config.provider == "two"
+
+
+@virtual
 async def test_provider_that_takes_no_items_is_not_told_and_the_application_is() -> None:
     two = kind(capabilities=caps(items=UNSUPPORTED))
     async with calling(others={"two": two}) as call:
