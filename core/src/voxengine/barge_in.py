@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -69,7 +69,7 @@ class BargeIn:
         responses: ResponseTracker,
         metrics: Metrics,
         is_audible: Callable[[], bool],
-        interrupt: Callable[[], object],
+        interrupt: Callable[[], Awaitable[None]],
     ) -> None:
         self._mode = mode
         self._user, self._agent, self._responses, self._metrics = user, agent, responses, metrics
@@ -105,6 +105,11 @@ class BargeIn:
             is_same = self._responses.current in (held[0], None) and not self._responses.awaiting
             if is_same:
                 self._interrupt()
+
+    async def turn_ended(self) -> None:
+        """Take note that the application ends the turn: what was heard is speech, and the service is told before."""
+        if self._sound is not None:
+            await self._cut()
 
     def answered(self, trigger: object) -> None:
         """Take note that the service begins another answer; to what was said, the one before is over."""
@@ -191,10 +196,10 @@ class BargeIn:
         sound.speech_ms += n_loud * sound.vad.frame_samples * 1000 // journal.format.sample_rate
         return n_loud > 0
 
-    def _cut(self) -> None:
+    def _cut(self) -> Awaitable[None]:
         self._forget()
         self._was_none = False
-        self._interrupt()
+        return self._interrupt()
 
     def _go_on(self, sound: _Sound) -> None:
         """Let the answer go on: that was nothing."""

@@ -148,6 +148,8 @@ class TurnTaker:
     async def end(self, respond: bool) -> None:
         """End the user's turn with everything that was accepted, in whichever session has the input by then."""
         user = self._conversation.user
+        if respond:
+            await self._conversation.barge.turn_ended()
         if self._watcher is not None:
             self._watcher.flush()
         has_turn = user.has_open_turn

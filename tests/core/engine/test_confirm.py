@@ -86,6 +86,25 @@ async def test_cough_is_no_turn_where_the_client_listens() -> None:
 
 
 @virtual
+async def test_turn_that_the_application_ends_while_the_answer_is_paused_is_answered() -> None:
+    async with calling(interruption="confirm", turn_detection="client") as call:
+        await answering(call)
+        await makes_a_sound(call, 200, "client")
+
+        await call.engine.end_turn()
+        call.provider().answers("Yes.", "r2", "i2", ms=500)
+        await call.engine.wait_idle()
+
+        assert call.seen.one(EventType.INTERRUPTED).heard_ms < 1200
+        assert [hook for hook, *_ in call.provider().calls if hook in ("interrupt", "end_turn")] == [
+            "interrupt",
+            "end_turn",
+        ]
+        assert call.engine.history.items[-1].text == "Yes."
+        assert call.seen.of(EventType.AUDIO_OUTPUT_STOPPED)[-1].played_ms == 500
+
+
+@virtual
 async def test_turn_that_follows_a_cough_is_answered() -> None:
     async with calling(interruption="confirm", turn_detection="client") as call:
         await answering(call)
