@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
 from voxengine.agent_turns import AgentTurns
 from voxengine.config import TurnDetection
+from voxengine.history import Heard
 from voxengine.journal import Journal, first_channel
 from voxengine.metrics import Metrics
 from voxengine.responses import Response, ResponseTracker
@@ -18,7 +19,7 @@ from voxengine.user_turns import UserTurns
 if TYPE_CHECKING:
     from voxengine.audio.vad import VoiceDetector
 
-__all__ = ["BargeIn"]
+__all__ = ["BargeIn", "Interruption"]
 
 _CONFIRM_MS: Final = 400
 """Speech that is more than a cough."""
@@ -29,6 +30,26 @@ _FLOOR_S: Final = 1.0
 """How much of what was before tells how loud the room is."""
 _DOUBT_S: Final = 5.0
 """How long words may come for a sound that was taken for none."""
+
+
+class Interruption:
+    """What :meth:`VoiceEngine.interrupt` returns: the output is silent already.
+
+    ``heard`` says what the user heard, None when nothing was playing. Awaiting it waits until the
+    provider was told; that is not needed, and a failure is an ERROR event, never an exception here.
+    """
+
+    def __init__(self, heard: Heard | None, task: asyncio.Task[None] | None) -> None:
+        self.heard = heard
+        self._task = task
+
+    def __await__(self) -> Any:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Heard | None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        return self.heard
 
 
 @attrs.define(eq=False)
@@ -59,6 +80,7 @@ class BargeIn:
         metrics: Counts answers that went on.
         is_audible: Whether an answer is being made or played.
         interrupt: Cuts it.
+        give_way: Cuts it here alone, for another one that the service has begun.
     """
 
     def __init__(
@@ -70,11 +92,13 @@ class BargeIn:
         metrics: Metrics,
         is_audible: Callable[[], bool],
         interrupt: Callable[[], Awaitable[None]],
+        give_way: Callable[[], object],
     ) -> None:
         self._mode = mode
         self._user, self._agent, self._responses, self._metrics = user, agent, responses, metrics
         self._is_audible = is_audible
         self._interrupt = interrupt
+        self._give_way = give_way
         self._loop = asyncio.get_running_loop()
         self._sound: _Sound | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +138,9 @@ class BargeIn:
     def answered(self, trigger: object) -> None:
         """Take note that the service begins another answer; to what was said, the one before is over."""
         if self._sound is not None and trigger not in ("tool", "text", "say") and self._user.waits_for_answer:
-            self._cut()
+            self._forget()
+            self._was_none = False
+            self._give_way()
 
     def utterance_ended(self) -> bool:
         """Return whether the utterance that ends, by the client's ear, was speech."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from voxengine.activity import Activity
-from voxengine.agent_turns import AgentTurns
+from voxengine.agent_turns import AgentItem, AgentTurns
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import PlaybackClock
-from voxengine.barge_in import BargeIn
+from voxengine.barge_in import BargeIn, Interruption
 from voxengine.bus import EventBus
 from voxengine.calls import ToolCalls
 from voxengine.config import VoiceEngineConfig
@@ -32,7 +32,7 @@ from voxengine.user_turns import UserTurns
 if TYPE_CHECKING:
     from voxengine.tools import ToolRunner
 
-__all__ = ["Conversation", "Interruption"]
+__all__ = ["Conversation"]
 
 _OUTPUT_EVENTS: Final = frozenset(
     {
@@ -58,26 +58,6 @@ _OURS: Final = frozenset(
     }
 )
 """Said by the engine alone; a provider's own are not passed on, so that each comes exactly once."""
-
-
-class Interruption:
-    """What :meth:`VoiceEngine.interrupt` returns: the output is silent already.
-
-    ``heard`` says what the user heard, None when nothing was playing. Awaiting it waits until the
-    provider was told; that is not needed, and a failure is an ERROR event, never an exception here.
-    """
-
-    def __init__(self, heard: Heard | None, task: asyncio.Task[None] | None) -> None:
-        self.heard = heard
-        self._task = task
-
-    def __await__(self) -> Any:
-        return self._wait().__await__()
-
-    async def _wait(self) -> Heard | None:
-        if self._task is not None:
-            await asyncio.wait([self._task])
-        return self.heard
 
 
 class Conversation:
@@ -117,6 +97,7 @@ class Conversation:
             metrics,
             lambda: self.is_audible,
             lambda: self.interrupt("barge_in"),
+            self._give_way,
         )
         self.calls = ToolCalls(
             tools,
@@ -425,10 +406,23 @@ class Conversation:
             return Interruption(None, None)
         playing = self.agent.playing()
         response = self.responses.refuse(has_boundaries=session.has_boundaries)
+        ours, theirs = self._cut_output(session, playing, response, reason)
+        if self._tells_at_once(session, theirs):
+            return Interruption(ours, None)
+        ended = response if session.has_boundaries else None
+        task = self.activity.start(self._tell_interrupt(session, theirs, ended), "interrupt")
+        return Interruption(ours, task)
+
+    def _cut_output(
+        self, session: Session, playing: AgentItem | None, response: Response | None, reason: str
+    ) -> tuple[Heard | None, Heard | None]:
+        """Silence what is heard, say so, and file what was heard of it; return that in our ids and the provider's."""
         queued = self.agent.silence(response)
         self.barge.silenced()
         if reason == "requested":
             self.user.waive(session)
+        elif reason == "answered":  # The provider is not told to cut, but what was heard.
+            session.told |= {item.id: item.text for item in queued}
         ours, theirs = self.agent.heard(playing, session)
         heard_ms = ours.item_played_ms if ours is not None else 0
         name = response.id if response is not None else playing.response.id if playing is not None else ""
@@ -436,17 +430,24 @@ class Conversation:
             self.metrics.interruptions += 1
             if self.metrics.turns:
                 self.metrics.turns[-1].interrupted = True
-            data = {"response_id": name, "heard_ms": heard_ms, "reason": reason}
-            self.emit(EventType.INTERRUPTED, data, session)
+            why = "barge_in" if reason == "answered" else reason
+            self.emit(
+                EventType.INTERRUPTED, {"response_id": name, "heard_ms": heard_ms, "reason": why}, session
+            )
         heard_texts = self.agent.settle(queued, response)  # After the event: a player waits for that.
         self.telling.cut(session, heard_texts)
         if response is not None:
             self._cut_short(response, session, heard_texts, "interrupted")
-        if self._tells_at_once(session, theirs):
-            return Interruption(ours, None)
-        ended = response if session.has_boundaries else None
-        task = self.activity.start(self._tell_interrupt(session, theirs, ended), "interrupt")
-        return Interruption(ours, task)
+        return ours, theirs
+
+    def _give_way(self) -> None:
+        """Silence what is playing for another answer, which the service gives by itself: it has cut its own."""
+        session, response = self.output_owner, self.responses.current
+        if response is not None:
+            response.is_refused = True
+            self.responses.finish(response)
+        if session is not None:
+            self._cut_output(session, self.agent.playing(), response, "answered")
 
     def playback_cleared(self) -> None:
         """Cut what an external player dropped at what it had played."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 from voxengine.adapting import carried_over, engine_fields_kept, find_target
 from voxengine.audio.format import AudioFormat
 from voxengine.audio.playback import ExternalClock
+from voxengine.barge_in import Interruption
 from voxengine.config import VoiceEngineConfig, live_options
 from voxengine.continuity import Move
-from voxengine.conversation import Interruption
 from voxengine.errors import (
     ConfigError,
     ErrorCode,

@@ -84,9 +84,9 @@ class Failover:
 
     def requested(self, config: VoiceEngineConfig) -> None:
         """Note that the application chose a configuration itself."""
-        known = next((held for held in self._others if held.config is config), None)
-        self.current = self._first = known or Candidate(config)
-        self.current.next_at = 0.0
+        known = next((held for held in self.candidates if _is_same_service(held.config, config)), None)
+        self.current = known or Candidate(config)
+        self.current.config, self.current.next_at = config, 0.0
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -108,6 +108,10 @@ class Failover:
             return candidate, max(min(candidate.wanted_at, candidate.next_at), now)
         candidate = min(self.candidates, key=lambda held: max(held.next_at, now))
         return candidate, max(candidate.next_at, now)
+
+
+def _is_same_service(one: VoiceEngineConfig, other: VoiceEngineConfig) -> bool:
+    return one.provider == other.provider and one.metadata == other.metadata
 
 
 def _retry_after_s(error: VoxEngineError) -> float | None:

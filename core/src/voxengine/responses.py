@@ -105,6 +105,11 @@ class ResponseTracker:
         if self.current is not None and self.current.is_inferred:
             self._end_inferred(self.current)
 
+    def owe(self, trigger: str, covers: int | None) -> None:
+        """Note that a response comes before those that are asked for from now on, though none was asked for by name."""
+        if all(asked != trigger for asked, _ in self._requests):
+            self._requests.append((trigger, covers))
+
     def expect(self) -> None:
         """Note that a response is due though none was asked for by name: the vendor knows that the turn is over."""
         self.asked_at = self._loop.time()

@@ -158,12 +158,22 @@ class UserTurns:
 
     def text_turn(self, text: str) -> str:
         """Note a user turn as text; return its history item."""
+        self._owe_spoken_answer()
         item = self._history.add_user_text(text, provider=self._owner_name)
         self.unanswered_texts[item.id] = text
         self._responses.input("text", is_request=True)
         self._floor("user", self.owner)
         self._metrics.turn_ended("text", self._now(), self._owner_name)
         return item.id
+
+    def _owe_spoken_answer(self) -> None:
+        """Let the next response be the one that the vendor gives by itself, to the spoken turn that waits for it."""
+        owner, current = self.owner, self._responses.current
+        if owner is None or not self.waits_for_answer or not owner.can("dialogue"):
+            return
+        finds_ends = owner.config["turn_detection"].kind not in ("client", "manual")
+        if finds_ends and (current is None or current.trigger != "audio"):
+            self._responses.owe("audio", self.turn_end)
 
     def take_back(self, item_id: str) -> None:
         """Forget a text turn that did not reach the provider: its caller was told so."""

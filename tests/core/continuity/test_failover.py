@@ -95,11 +95,11 @@ def test_wish_of_the_service_is_the_least_pause() -> None:
     assert failover.next(1.0)[1] == 13.0
 
 
-def test_choice_of_the_application_replaces_the_first_and_keeps_the_fallbacks() -> None:
+def test_choice_of_the_application_comes_first_and_keeps_the_others() -> None:
     fallbacks = (config("two"), config("three"))
     failover = Failover(config("one"), fallbacks)
 
     failover.requested(config("other"))
-    assert names(failover) == ["other", "two", "three"]
+    assert names(failover) == ["other", "one", "two", "three"]
     failover.requested(fallbacks[1])
-    assert names(failover) == ["three", "two"]
+    assert names(failover) == ["three", "one", "two"]
