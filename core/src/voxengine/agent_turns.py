@@ -199,7 +199,7 @@ class AgentTurns:
         assert self.clock is not None
         # What waits behind the playing item was not heard at all.
         queued = [
-            item for item in self._items.values() if item.response is response or self._is_unheard(item)
+            item for item in list(self._items.values()) if item.response is response or self._is_unheard(item)
         ]
         self.clock.flush()
         return queued
@@ -259,7 +259,7 @@ class AgentTurns:
             The items of answers that were cut; what the application had the agent say is none.
         """
         cut: list[str] = []
-        for item in self._items.values():
+        for item in list(self._items.values()):
             if item.response is not response and not self._is_unheard(item):
                 continue
             measured = self._measure(item, response)
@@ -292,7 +292,7 @@ class AgentTurns:
         return ours, theirs
 
     def _next_of(self, session: Session) -> AgentItem | None:
-        own = (item for item in self._items.values() if item.response.epoch == session.epoch)
+        own = (item for item in list(self._items.values()) if item.response.epoch == session.epoch)
         return next((item for item in own if self._is_unheard(item)), None)
 
     def played_ms(self, response: Response) -> int:
@@ -318,8 +318,11 @@ class AgentTurns:
         self._forget()
 
     def _forget(self) -> None:
+        # Asking how much was played can end an item, and come back here.
         done = [
-            item.id for item in self._items.values() if item.response.is_ended and not self._is_unheard(item)
+            item.id
+            for item in list(self._items.values())
+            if item.response.is_ended and not self._is_unheard(item)
         ]
         for item_id in done[:-1]:
-            del self._items[item_id]
+            self._items.pop(item_id, None)

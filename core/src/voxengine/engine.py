@@ -276,10 +276,12 @@ class VoiceEngine(Keeping):
             compare_format(journal.format, sample_rate, channels, "send_recorded_audio")
         size = journal.format.n_bytes(_PIECE_MS)
         async with self._turns.whole_turn():
-            check_room(journal, len(data))
+            silence = self._turns.own_silence()
+            check_room(journal, len(data), len(silence))
+            data += silence
             for at in range(0, len(data), size):
                 await self.send_audio(encoded(data[at : at + size], journal.accepts))
-            await self.end_turn(respond)
+            await self._turns.end(respond, has_silence=bool(silence))
 
     # -- microphone and loudspeaker ---------------------------------------------------------------
 

@@ -114,12 +114,15 @@ def encoded(data: bytes, audio_format: AudioFormat) -> bytes:
     return g711.encode(data, audio_format.encoding)
 
 
-def check_room(journal: Journal, n_bytes: int) -> None:
-    """Raise JournalFull when a recording is longer than what may wait for an answer, UsageError when it is empty."""
+def check_room(journal: Journal, n_bytes: int, n_silence: int = 0) -> None:
+    """Raise JournalFull when a recording, with the silence behind it, is longer than what may wait for an answer.
+
+    One that is empty is a UsageError.
+    """
     if not n_bytes:
         raise UsageError("send_recorded_audio got no audio. Nothing was sent.")
     duration_s = journal.format.duration_ms(n_bytes) / 1000
-    if duration_s > journal.limit_s:
+    if duration_s + journal.format.duration_ms(n_silence) / 1000 > journal.limit_s:
         raise JournalFull(
             f"send_recorded_audio: the recording lasts {duration_s:.1f} s and the limit is journal_s={journal.limit_s:g}. "
             "Nothing was accepted. Raise journal_s, or send it in turns.",

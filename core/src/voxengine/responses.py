@@ -231,11 +231,21 @@ class ResponseTracker:
 
     # -- inside -----------------------------------------------------------------------------------
 
+    def _take_request(self, trigger: str | None) -> tuple[str, int | None]:
+        """Return what a response answers, and take it from the requests."""
+        for at, (asked, covers) in enumerate(self._requests):
+            if asked == trigger:
+                del self._requests[at]
+                return asked, covers
+        if trigger == "audio":  # The vendor's own; what was asked for comes behind it.
+            return trigger, None
+        return self._requests.popleft() if self._requests else (self.trigger, None)
+
     def _open(self, vendor_id: str | None, epoch: int, trigger: str | None, *, is_inferred: bool) -> Response:
         response_id = vendor_id
         while response_id is None or response_id in self._ids:
             response_id = self._new_id("resp")
-        ours, covers = self._requests.popleft() if self._requests else (self.trigger, None)
+        ours, covers = self._take_request(trigger)
         self.asked_at, self.touched_at = None, self._loop.time()
         response = Response(
             response_id,

@@ -145,8 +145,30 @@ class TurnTaker:
         finally:
             self._is_cutting = False
 
-    async def end(self, respond: bool) -> None:
-        """End the user's turn with everything that was accepted, in whichever session has the input by then."""
+    def own_silence(self) -> bytes:
+        """Return the silence that ends a recorded turn for a vendor who finds the ends of turns; else nothing.
+
+        It is accepted like the turn itself, so that a session that takes over hears the same end.
+        """
+        user = self._conversation.user
+        session, journal = user.owner, user.journal
+        if (
+            session is None
+            or journal is None
+            or session.config["turn_detection"].kind in ("client", "manual")
+        ):
+            return b""
+        return journal.format.silence(
+            journal.format.n_frames(journal.format.n_bytes(endpointing_silence_ms(session)))
+        )
+
+    async def end(self, respond: bool, *, has_silence: bool = False) -> None:
+        """End the user's turn with everything that was accepted, in whichever session has the input by then.
+
+        Args:
+            respond: Ask for an answer.
+            has_silence: The silence that a vendor waits for was accepted already.
+        """
         user = self._conversation.user
         if respond:
             await self._conversation.barge.turn_ended()
@@ -173,6 +195,8 @@ class TurnTaker:
             self._conversation.responses.expect()
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
+        if has_silence:
+            return
         try:
             await session.sender.inject_silence(endpointing_silence_ms(session))
         except VoxEngineError:

@@ -150,7 +150,10 @@ class UserTurns:
         """Note that a spoken turn is complete up to a journal index and waits for its answer."""
         is_known = self.turn_end is not None  # By the client, say, and now the vendor heard the end too.
         if not is_known and self._waiting_from is None:
-            self._waiting_from = self._speech_start
+            start, journal = self._speech_start, self.journal
+            if start is None and journal is not None:
+                start = journal.find_utterance()  # Nobody has said yet where it began.
+            self._waiting_from = start
         self.turn_end, self._gave_up = index, False
         self._responses.input("audio", is_request=False)
         if not is_known:

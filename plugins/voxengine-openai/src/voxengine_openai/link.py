@@ -268,10 +268,11 @@ class RealtimeLink(BaseProvider):
             active.is_ending = True
             self._send_soon("response.cancel", response_id=response_id)
 
-    def retry_request(self) -> None:
+    def retry_request(self, after_s: float = _RETRY_S) -> None:
         """Ask again soon for a response that the service had no room for."""
-        queue = self._live().queue
-        self._timers.append(asyncio.get_running_loop().call_later(_RETRY_S, queue.go_on))
+        now = asyncio.get_running_loop().time()
+        self._timers = [timer for timer in self._timers if timer.when() > now and not timer.cancelled()]
+        self._timers.append(asyncio.get_running_loop().call_later(after_s, self._live().queue.go_on))
 
     def scrub(self, text: str) -> str:
         """Return a text of the service without our secrets."""

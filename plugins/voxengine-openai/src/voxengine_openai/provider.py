@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIProvider"]
 
+_OWED_S: Final = 3.0
+"""How long a text waits for the response that the service gives to a spoken turn by itself."""
 _MIN_COMMIT_MS: Final = 100
 """The service refuses to commit less."""
 _MAX_MESSAGE_MS: Final = 1000
@@ -116,6 +118,7 @@ class OpenAIProvider(RealtimeLink):
         self._n_open_bytes = 0
         """Audio since the last end of a turn; of interest only where the turn is ended by hand."""
         self._is_manual = False
+        self._answers_by_itself = False
         self._spoken: list[str] = []
 
     @classmethod
@@ -434,6 +437,8 @@ class OpenAIProvider(RealtimeLink):
         audio = self._plan.session["audio"]["input"]
         detection = audio.get("turn_detection", {})
         self._is_manual = detection is None
+        creates = not isinstance(detection, Mapping) or detection.get("create_response") is not False
+        self._answers_by_itself = not self._is_manual and creates and self._plan.session["type"] == "realtime"
         interrupts = isinstance(detection, Mapping) and detection.get("interrupt_response") is not False
         self._state.vendor_interrupts = interrupts and self.trusts_interruption
         transcription = audio.get("transcription")
@@ -574,6 +579,9 @@ class OpenAIProvider(RealtimeLink):
         """The service closed a turn; what it heard of the next one is not known here."""
         if not self._is_manual:
             self._n_open_bytes = 0
+        if self._answers_by_itself:
+            self._live().queue.owe(_OWED_S)
+            self.retry_request(_OWED_S + 0.01)
 
 
 def _check_text(method: str, text: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,6 +14,8 @@ from voxengine.errors import UsageError
 __all__ = ["ActiveResponse", "Request", "RequestQueue", "ToolRounds"]
 
 _REMEMBERED: Final = 256
+_DOUBT_S: Final = 5.0
+"""How long after the service's own response that of a request may take to begin."""
 
 
 @attrs.define(eq=False)
@@ -37,6 +40,8 @@ class ActiveResponse:
     id: str
     request: Request | None
     """Ours, or None for one that the service began by itself."""
+    is_owed: bool = False
+    """Whether it is known to be the service's own, to a spoken turn."""
     is_ending: bool = False
     """Whether it was cancelled, here or by the user's voice, and its end has not come."""
 
@@ -52,12 +57,27 @@ class RequestQueue:
         self._send = send
         self._waiting: deque[Request] = deque()
         self._sent: Request | None = None
+        self._owed_until = 0.0
+        self._doubted_until = 0.0
+        """From when on what was sent is taken for answered, though no response of its own came; 0: there is no doubt."""
         self.active: ActiveResponse | None = None
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing is active, sent or waiting."""
-        return self.active is None and self._sent is None and not self._waiting
+        """Whether nothing is active, sent, waiting or about to begin by itself."""
+        return self.active is None and self._sent is None and not self._waiting and not self._is_owed
+
+    @property
+    def _is_owed(self) -> bool:
+        return self._owed_until > 0.0 and asyncio.get_running_loop().time() < self._owed_until
+
+    def owe(self, limit_s: float) -> None:
+        """Note that the service is about to begin a response by itself: what is asked for meanwhile follows it.
+
+        Args:
+            limit_s: From when on it is taken for one that does not come; whoever asks then calls :meth:`go_on`.
+        """
+        self._owed_until = asyncio.get_running_loop().time() + limit_s
 
     @property
     def sent(self) -> Request | None:
@@ -73,21 +93,33 @@ class RequestQueue:
 
     def go_on(self) -> None:
         """Send the next request if nothing is in its way."""
-        if self.active is None and self._sent is None and self._waiting:
+        if self._sent is not None and 0.0 < self._doubted_until < asyncio.get_running_loop().time():
+            self._sent = None
+        if self.active is None and self._sent is None and self._waiting and not self._is_owed:
             # Taken from the queue first: sending may find the connection lost.
             request = self._sent = self._waiting.popleft()
+            self._doubted_until = 0.0
             request.event_id = self._send(request)
 
     def started(self, response_id: str) -> ActiveResponse:
-        """Note that a response of the conversation began."""
-        self.active = ActiveResponse(response_id, self._sent)
-        self._sent = None
+        """Note that a response of the conversation began.
+
+        Where the service owed one, it is that: what was sent in the same moment comes behind it.
+        """
+        if self._is_owed:
+            self.active = ActiveResponse(response_id, None, is_owed=True)
+        else:
+            self.active = ActiveResponse(response_id, self._sent)
+            self._sent = None
+        self._owed_until = 0.0
         return self.active
 
     def ended(self, response_id: str) -> None:
         """Note that a response ended; the next request goes out."""
         if self.active is not None and self.active.id == response_id:
             self.active = None
+            if self._sent is not None:
+                self._doubted_until = asyncio.get_running_loop().time() + _DOUBT_S
         self.go_on()
 
     def refused(self, event_id: str, *, is_race: bool) -> bool:

@@ -345,6 +345,8 @@ class Translator:
     def _started(self, response: OutputResponse) -> None:
         active = self._state.queue.started(response.id)
         data: dict[str, Any] = {"response_id": response.id}
+        if active.is_owed:
+            data["trigger"] = "audio"
         if active.request is not None:
             data["trigger"] = active.request.trigger
             if active.request.is_cancelled:
