@@ -99,15 +99,7 @@ class Conversation:
             lambda: self.interrupt("barge_in"),
             self._give_way,
         )
-        self.calls = ToolCalls(
-            tools,
-            history,
-            self.responses,
-            self.emit,
-            self.activity,
-            self.report,
-            new_id,
-        )
+        self.calls = ToolCalls(tools, history, self.responses, self.emit, self.activity, self.report, new_id)
         self.usage: dict[int, Mapping[str, Any]] = {}
         """Latest usage by session epoch."""
         self._role = ""

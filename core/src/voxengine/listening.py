@@ -337,8 +337,13 @@ class Listening:
         if self._config().device_options.half_duplex:
             guard = HalfDuplexGuard(microphone.format, lambda: self._conversation.agent.is_audible)
         gate: SpeechGate | None = None
+        n_failed = 0
         try:
             while data := await microphone.read():
+                for failure in microphone.failed_processors[n_failed:]:
+                    n_failed += 1
+                    message = f"An audio processor is left out from now on: {failure}."
+                    self._emit(EventType.WARNING, {"code": "processor_failed", "message": message})
                 if guard is not None:
                     data = guard.process(data)
                 gate, data = await self._gated(gate, microphone.format, data)

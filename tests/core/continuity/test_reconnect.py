@@ -277,6 +277,55 @@ async def test_text_that_is_said_at_any_moment_of_the_repair_is_asked_once(momen
         assert call.provider().of("send_text") == ["Hello", "We were cut off."]
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+@virtual
+async def test_recorded_turns_that_wait_are_given_again_whole(pause_s: float) -> None:
+    first, second = speech(1200), speech(1200, first=7)
+    async with calling(reconnect=BUDGET) as call:
+        await call.engine.send_recorded_audio(first)
+        call.provider().hears(0, 1200)
+        await call.engine.send_recorded_audio(second)
+        await asyncio.sleep(pause_s)
+        lose(call.provider())
+        await asyncio.sleep(5)
+
+        heard = bytes(call.provider().audio)
+        assert (heard.count(first), heard.count(second)) == (1, 1)
+        assert heard.endswith(silence(600))
+
+
+@virtual
+async def test_loss_in_the_moment_in_which_an_item_ends_playing_is_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with calling(reconnect=BUDGET) as call:
+        one, agent = call.provider(), call.engine._conversation.agent
+        for n in range(3):
+            one.answers("Yes.", f"r{n}", f"i{n}", ms=200)
+        one.starts("open")
+        one.sounds(100, "open", "i")
+        forget, depth = agent._forget, list[int]()
+
+        def forgetting() -> None:
+            depth.append(1)
+            forget()
+
+        def played_ms(_: str) -> int:
+            if len(depth) == 1:
+                depth.append(2)
+                forget()  # The clock's report of an end comes from within the question.
+            return 200
+
+        monkeypatch.setattr(agent, "_forget", forgetting)
+        monkeypatch.setattr(agent.clock, "played_ms", played_ms)
+        lose(one)
+        await turns(60)
+
+        assert call.seen.one(EventType.CONNECTION_LOST).will_reconnect is True
+        assert call.engine.is_connected
+        assert call.seen.of(EventType.ERROR_GENERAL) == []
+
+
 @virtual
 async def test_audio_of_the_gap_follows_without_a_hole() -> None:
     refused = ProviderError("no", code=ErrorCode.UNAVAILABLE)

@@ -577,6 +577,22 @@ async def test_unknown_processor_is_named_before_a_device_is_opened() -> None:
 
 
 @virtual
+async def test_processor_that_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr("voxengine.audio.processors.NullProcessor.process", fail)
+    backend = ArrayBackend(FORMAT)
+    async with hearing(backend, device_options={"processors": ["null"]}) as call:
+        backend.feed(speech(200))
+        await asyncio.sleep(1)
+
+        assert call.seen.codes() == ["processor_failed"]
+        assert "NullProcessor raised RuntimeError" in call.seen.one(EventType.WARNING).message
+        assert bytes(call.provider().audio) == speech(200)
+
+
+@virtual
 async def test_processors_are_put_before_the_provider() -> None:
     backend = ArrayBackend(FORMAT)
     async with hearing(backend, device_options={"processors": ["null"]}) as call:

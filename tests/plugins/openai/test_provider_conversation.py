@@ -210,6 +210,37 @@ async def test_text_turn_is_an_item_and_a_request() -> None:
         assert "response" not in peer.of("response.create")[0]
 
 
+@virtual
+async def test_text_waits_for_the_answer_that_the_service_owes_to_a_spoken_turn() -> None:
+    async with session() as (provider, peer, recorder):
+        await peer.say("input_audio_buffer.committed", item_id="item_u", previous_item_id=None)
+        await recorder.wait(EventType.VENDOR_EVENT)
+
+        await provider.send_text("And this?")
+        await asyncio.sleep(1)
+        assert peer.of("response.create") == []
+        await peer.begin("resp_1")
+        await peer.finish("resp_1")
+        await peer.wait("response.create")
+        await peer.begin("resp_2")
+        await recorder.wait(EventType.RESPONSE_STARTED, 2)
+
+        triggers = [event.trigger for event in recorder.of(EventType.RESPONSE_STARTED)]
+        assert triggers == ["audio", "text"]
+
+
+@virtual
+async def test_text_does_not_wait_for_ever_for_an_answer_that_does_not_come() -> None:
+    async with session() as (provider, peer, recorder):
+        await peer.say("input_audio_buffer.committed", item_id="item_u", previous_item_id=None)
+        await recorder.wait(EventType.VENDOR_EVENT)
+
+        await provider.send_text("And this?")
+        await peer.wait("response.create")
+
+        assert len(peer.of("conversation.item.create")) == 1
+
+
 @pytest.mark.parametrize("text", [7, None, "", "  "])
 @virtual
 async def test_text_that_is_none_is_refused(text: Any) -> None:
