@@ -281,7 +281,7 @@ class VoiceEngine(Keeping):
             data += silence
             for at in range(0, len(data), size):
                 await self.send_audio(encoded(data[at : at + size], journal.accepts))
-            await self._turns.end(respond, has_silence=bool(silence))
+            await self.end_turn(respond)
 
     # -- microphone and loudspeaker ---------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class TurnTaker:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._watcher: InputWatcher | None = None
-        self._is_cutting = False
+        self._is_cutting = self._is_one_turn = False
         self._taking: asyncio.Lock | None = None
         self.taker: asyncio.Task[Any] | None = None
         """Who is sending a whole turn. What others send follows it."""
@@ -105,9 +105,11 @@ class TurnTaker:
         before = watcher is not None and watcher.ends_turns
         if watcher is not None:
             watcher.ends_turns = False
+        self._is_one_turn = True
         try:
             yield
         finally:
+            self._is_one_turn = False
             if watcher is not None:
                 watcher.ends_turns = before
 
@@ -162,13 +164,8 @@ class TurnTaker:
             journal.format.n_frames(journal.format.n_bytes(endpointing_silence_ms(session)))
         )
 
-    async def end(self, respond: bool, *, has_silence: bool = False) -> None:
-        """End the user's turn with everything that was accepted, in whichever session has the input by then.
-
-        Args:
-            respond: Ask for an answer.
-            has_silence: The silence that a vendor waits for was accepted already.
-        """
+    async def end(self, respond: bool) -> None:
+        """End the user's turn with everything that was accepted, in whichever session has the input by then."""
         user = self._conversation.user
         if respond:
             await self._conversation.barge.turn_ended()
@@ -195,8 +192,8 @@ class TurnTaker:
             self._conversation.responses.expect()
         if has_turn and user.turn_end is None:
             user.turn_ended(session.sender.cursor)
-        if has_silence:
-            return
+        if self._is_one_turn:
+            return  # The silence that the vendor waits for was accepted with it.
         try:
             await session.sender.inject_silence(endpointing_silence_ms(session))
         except VoxEngineError:
