@@ -58,7 +58,6 @@ _MARK: Final = "~"
 _LONG_TEXT: Final = 5000
 _LONG_BYTES: Final = 16000
 """From these lengths on it pays to cut the base64 out before the rest is parsed; measured."""
-_EVENT_ID: Final = '"event_id":"'
 _new_delta: Final[Callable[[tuple[Any, ...]], AudioDelta]] = functools.partial(tuple.__new__, AudioDelta)
 
 
@@ -105,7 +104,6 @@ class RealtimeCodec:
         self._extras = dialect.server_extras if is_client else dialect.client_extras
         self._append_start = f'{{"type":"{dialect.wire_name(APPEND, {})}","audio":"'
         self._delta_envelope: tuple[tuple[Any, ...], str] = ((), "")
-        self._like_before: tuple[str, str, tuple[Any, ...]] = ("", "", ())
         self._decode_delta, self._decode_append = _json.decode_delta, _json.decode_append
         hot = AUDIO_DELTA if is_client else APPEND
         starts = [f'{{"type":{space}"{dialect.wire_name(hot, {})}"' for space in ("", " ")]
@@ -223,16 +221,7 @@ class RealtimeCodec:
 
         For a client's reader: it asks this first, and nothing else costs as little.
         """
-        if type(wire) is not str or len(wire) <= _LONG_TEXT:
-            return None
-        head, middle, known = self._like_before
-        if head and wire.startswith(head):
-            at = wire.find('"', len(head))
-            if wire.startswith(middle, at):
-                event_id, delta = wire[len(head) : at], wire[at + len(middle) : -2]
-                if '"' not in delta and "\\" not in delta and "\\" not in event_id and wire.endswith('"}'):
-                    return _new_delta((*known[:2], delta, *known[2:], event_id))
-        if wire.startswith(self._starts):
+        if type(wire) is str and len(wire) > _LONG_TEXT and wire.startswith(self._starts):
             at = wire.find('"delta":')
             start = wire.find('"', at + 8) + 1
             end = wire.find('"', start)
@@ -245,19 +234,10 @@ class RealtimeCodec:
                 return None
             if it.delta != _MARK:
                 return None
-            self._keep_envelope(wire, start, end, it)
             return _new_delta(
                 (it.response_id, it.item_id, delta, it.output_index, it.content_index, it.event_id)
             )
         return None
-
-    def _keep_envelope(self, wire: str, start: int, end: int, it: Any) -> None:
-        """Remember what stands around a delta and its event's id: the next is nearly always in the same."""
-        at = wire.find(_EVENT_ID) + len(_EVENT_ID)
-        stop = wire.find('"', at)
-        if len(_EVENT_ID) <= at < stop < start and wire[at:stop] == it.event_id and end == len(wire) - 2:
-            known = (it.response_id, it.item_id, it.output_index, it.content_index)
-            self._like_before = (wire[:at], wire[stop:start], known)
 
     def _delta(self, wire: Wire) -> AudioDelta | None:
         """An audio delta by the short way; None when it has to go the long one."""
