@@ -138,8 +138,6 @@ class BargeIn:
     def answered(self, trigger: object) -> None:
         """Take note that the service begins another answer; to what was said, the one before is over."""
         if self._sound is not None and trigger not in ("tool", "text", "say") and self._user.waits_for_answer:
-            self._forget()
-            self._was_none = False
             self._give_way()
 
     def utterance_ended(self) -> bool:

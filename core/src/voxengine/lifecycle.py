@@ -56,7 +56,8 @@ def _is_away(error: ProviderError) -> bool:
     return error.recoverable or error.code is ErrorCode.QUOTA
 
 
-def _always(_: ProviderError) -> bool:
+def _is_passed_over(_: ProviderError) -> bool:
+    """Whether the next fallback is tried: behind a fallback always, whatever kept it."""
     return True
 
 
@@ -148,8 +149,8 @@ class Lifecycle:
             name = target.provider
             self._conversation.emit(EventType.CONNECTION_STARTING, {"attempt": attempt}, provider=name)
             try:
-                go_on = None if attempt == len(candidates) else _is_away if attempt == 1 else _always
-                with self._telling_failure(name, "connect", go_on):
+                goes_on = _is_away if attempt == 1 else _is_passed_over
+                with self._telling_failure(name, "connect", goes_on if attempt < len(candidates) else None):
                     await self._first_session(target)
             except ProviderError as error:
                 failures.append(error)

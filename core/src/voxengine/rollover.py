@@ -65,9 +65,8 @@ class Rollover:
         if isinstance(left_s, bool) or not isinstance(left_s, int | float):
             left_s = _SUDDEN_S
         if not self._is_in_force(session):
-            session.ends_at = (
-                self._loop.time() + left_s
-            )  # It may come into force, and is watched from then on.
+            # It may come into force, and is watched from then on.
+            session.ends_at = self._loop.time() + left_s
             return
         if self._task is not None and not self._task.done():
             self._deadline = min(self._deadline, self._loop.time() + left_s)

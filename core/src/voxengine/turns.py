@@ -160,9 +160,9 @@ class TurnTaker:
             or session.config["turn_detection"].kind in ("client", "manual")
         ):
             return b""
-        return journal.format.silence(
-            journal.format.n_frames(journal.format.n_bytes(endpointing_silence_ms(session)))
-        )
+        return bytes(
+            journal.format.n_bytes(endpointing_silence_ms(session))
+        )  # PCM16, as the journal holds it.
 
     async def end(self, respond: bool) -> None:
         """End the user's turn with everything that was accepted, in whichever session has the input by then."""

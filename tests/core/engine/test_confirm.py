@@ -105,6 +105,24 @@ async def test_turn_that_the_application_ends_while_the_answer_is_paused_is_answ
 
 
 @virtual
+async def test_answer_of_the_service_cuts_the_paused_one_and_is_not_cut_itself() -> None:
+    async with calling(interruption="confirm") as call:
+        await answering(call)
+        start_ms = call.engine.input_format.duration_ms(2 * call.engine._conversation.user.journal.end)  # type: ignore[union-attr]
+        await makes_a_sound(call, 200, "server")
+        call.provider().hears(None, int(start_ms) + 200)
+        call.provider().answers("Yes.", "r2", "i2", ms=500)
+        await call.engine.wait_idle()
+
+        assert call.seen.one(EventType.INTERRUPTED).heard_ms < 1200
+        assert call.provider().of("interrupt") == []
+        assert call.seen.of(EventType.RESPONSE_CANCELLED) == []
+        assert call.seen.of(EventType.AUDIO_OUTPUT_STOPPED)[-1].played_ms == 500
+        (note,) = call.provider().of("send_item")
+        assert "was cut while it was being played" in note.text
+
+
+@virtual
 async def test_turn_that_follows_a_cough_is_answered() -> None:
     async with calling(interruption="confirm", turn_detection="client") as call:
         await answering(call)

@@ -353,6 +353,21 @@ async def test_item_added_in_mid_call_reaches_the_provider() -> None:
         assert call.seen.codes() == []
 
 
+@virtual
+async def test_text_behind_a_spoken_turn_does_not_take_its_answer() -> None:
+    async with calling() as call:
+        await speak(call.engine, speech(500), paced=True)
+        call.provider().hears(0, 500)
+        await call.engine.send_text("And this?")
+        call.provider().answers("To what was spoken.", "r1", "i1")
+        call.provider().answers("To the text.", "r2", "i2")
+        await call.engine.wait_idle(timeout_s=5)
+
+        triggers = [event.trigger for event in call.seen.of(EventType.RESPONSE_STARTED)]
+        assert triggers == ["audio", "text"]
+        assert call.engine._conversation.user.n_unanswered == 0
+
+
 @pytest.mark.parametrize("change", ["append", "edit", "delete"])
 @virtual
 async def test_change_that_cannot_be_told_is_a_warning(change: str) -> None:
