@@ -98,6 +98,7 @@ _NO_SUCH: dict[str, Any] = {
     "kind": "something else",
     "floor": "dog",
     "cut_reply": [1],
+    "says": [{"text": "Hello", "behind": 1, "is_cut": False, "rest": ""}],
     "n_ids": -4,
     "epoch": 1.5,
     "owes_tool_answer": "no",
@@ -140,6 +141,7 @@ def wrong(snapshot: dict[str, Any], change: str) -> object:
         ("kind", "no snapshot"),
         ("floor", "damaged: ValueError floor"),
         ("cut_reply", "damaged: ValueError cut_reply"),
+        ("says", "damaged: ValueError says"),
         ("n_ids", "damaged: ValueError n_ids"),
         ("epoch", "damaged: ValueError epoch"),
         ("owes_tool_answer", "damaged: ValueError owes_tool_answer"),
@@ -271,6 +273,25 @@ async def test_answer_that_was_cut_is_continued_if_the_configuration_says_so() -
         return len(seen.of(EventType.RESPONSE_STARTED))
 
     assert [await goes_on("continue"), await goes_on("leave")] == [1, 0]
+
+
+@pytest.mark.parametrize("moment", ["asked", "half way", "given and still playing"])
+@virtual
+async def test_words_that_the_agent_was_to_say_are_said_there(moment: str) -> None:
+    words = "This call is recorded, for training and for nothing else at all."
+    steps: dict[str, list[Any]] = {"asked": [], "half way": [("wait", 1.5)]}
+    async with VoiceEngine(config(), registry=registry()) as engine:
+        await engine.say(words)
+        await perform(engine, steps.get(moment, [("wait", 3.5)]))
+        snapshot = json.loads(json.dumps(engine.snapshot()))
+
+    again = resumed(snapshot)
+    async with again:
+        await again.wait_idle()
+
+    shown = [item.context_text for item in again.history if item.context_text]
+    assert len(shown) == (1 if moment == "asked" else 2)
+    assert " ".join(" ".join(shown).replace(",", "").split()) == words.replace(",", "")
 
 
 @virtual

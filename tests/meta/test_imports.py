@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     (
         "agent_turns",
         "journal", "lanes", "session", "sender", "responses", "conversation", "calls", "inputs", "output", "turns",
-        "user_turns", "agent_turns", "barge_in", "ears", "telling",
+        "user_turns", "agent_turns", "barge_in", "ears", "telling", "says",
     ),
     (
         "engine", "continuity", "lifecycle", "adapting", "replay", "reconnect", "failover", "rollover", "deadlines",

@@ -215,6 +215,20 @@ class AgentTurns:
             self._items.pop(item.id, None)
         return heard
 
+    def audible(self, response: Response | None) -> list[Response]:
+        """Return the responses that can still be heard, oldest first.
+
+        Args:
+            response: The response that is open.
+        """
+        items = list(self._items.values())
+        heard = (item.response for item in items if item.response is response or self._is_unheard(item))
+        return list(dict.fromkeys(heard))
+
+    def has_sounded(self, response: Response) -> bool:
+        """Return whether audio of an open response was received."""
+        return any(item.received_ms > 0 for item in self._items.values() if item.response is response)
+
     def _is_unheard(self, item: AgentItem) -> bool:
         assert self.clock is not None
         return self.clock.played_ms(item.id) < int(item.received_ms)

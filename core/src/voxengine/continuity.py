@@ -295,7 +295,8 @@ class Continuity:
             old.sender.stop()
         unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
         conversation.telling.cut(session, conversation.end_responses("switch"))
-        session.unpaid = OrderedDict.fromkeys(user.unanswered_texts, False)
+        conversation.says.settle(move.cut_reply)
+        session.unpaid = OrderedDict.fromkeys(conversation.says.in_order(list(user.unanswered_texts)), False)
         debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
         replayed = self.attach_input(session, config, start)
         assert session.sender is not None

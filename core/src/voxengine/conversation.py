@@ -24,6 +24,7 @@ from voxengine.history import Heard, History
 from voxengine.lanes import LaneMaker
 from voxengine.metrics import Metrics
 from voxengine.responses import Response, ResponseTracker
+from voxengine.says import Says
 from voxengine.session import Session, error_event
 from voxengine.taps import Taps
 from voxengine.telling import Telling
@@ -85,6 +86,7 @@ class Conversation:
         self.telling = Telling(history, self.activity, self.emit, self.report)
         history.on_change = lambda kind, item: self.telling.changed(self.output_owner, kind, item)
         self.responses = ResponseTracker(self._loop, new_id, self._ended_by_inference)
+        self.says = Says(history, self.responses)
         self.agent = AgentTurns(history, self.responses, taps, self.emit)
         self._lanes = LaneMaker(bus, self.agent, self.responses, history, metrics, self.activity, self._loop)
         self._output_owner: Session | None = None
@@ -194,8 +196,13 @@ class Conversation:
 
     def _refused(self) -> None:
         """Note that the service refused what was asked, or what was said: no answer to that will come by itself."""
-        if self.responses.current is None and self.responses.request_failed() in ("", "audio"):
+        if self.responses.current is not None:
+            return
+        request = self.responses.request_failed()
+        if request is None or request.trigger == "audio":
             self.user.not_answered()
+        elif request.words is not None:
+            self.says.given(request.words)
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:
         session.has_boundaries = True
@@ -293,6 +300,7 @@ class Conversation:
 
     def _finish(self, response: Response, session: Session, data: dict[str, Any]) -> None:
         self.responses.finish(response)
+        self.says.given(response.words)
         is_whole = data["status"] in ("completed", "inferred")
         session.is_proven = session.is_proven or (is_whole and response.is_answer)
         self.agent.finish(response, session, "completed" if is_whole else "incomplete")
@@ -305,6 +313,7 @@ class Conversation:
     def _response_cancelled(self, session: Session, data: dict[str, Any]) -> None:
         response = self._told_end(session, data)
         if response is not None:
+            self.says.given(response.words)
             # The vendor stopped by itself: what was received still plays.
             self._end(response, session, {"reason": "vendor", **data})
 
@@ -394,6 +403,7 @@ class Conversation:
         """Silence the output now, settle what was heard, and tell the provider in a task."""
         session = self.output_owner
         pending = self.responses.awaiting > 0
+        self.says.clear()
         if session is None or self.clock is None or not (self.is_audible or pending):
             return Interruption(None, None)
         playing = self.agent.playing()
@@ -438,6 +448,7 @@ class Conversation:
         if response is not None:
             response.is_refused = True
             self.responses.finish(response)
+            self.says.given(response.words)
         if session is not None:
             self._cut_output(session, self.agent.playing(), response, "answered")
 
@@ -510,9 +521,11 @@ class Conversation:
 
     @property
     def _is_sending(self) -> bool:
-        """Whether the session in force has not been given all that was accepted."""
+        """Whether the session in force has not been given all that was accepted, and that is owed."""
         owner = self.user.owner
-        return owner is not None and owner.is_ready and owner.sender is not None and owner.sender.is_behind
+        if owner is None or not owner.is_ready:
+            return False
+        return bool(owner.unpaid) or (owner.sender is not None and owner.sender.is_behind)
 
     @property
     def why_busy(self) -> str:
@@ -540,7 +553,9 @@ class Conversation:
                 items += response.item_ids.values()
                 if response.is_answer and response.trigger != "say":
                     self._cut_reply = (frozenset(response.item_ids.values()), self.responses.n_inputs)
+                has_sounded = self.agent.has_sounded(response)
                 self._end(response, session, {"reason": reason}, is_torn=True)
+                self.says.torn(response, session, has_sounded=has_sounded)
                 if response.trigger == "tool" and not response.is_answer:
                     self.calls.unclaim()
         return items
@@ -563,6 +578,7 @@ class Conversation:
     def hang_up(self) -> None:
         """Silence the output because the engine ends; the history keeps what was heard."""
         session, self._has_hung_up = self.output_owner, True
+        self.says.clear()
         if session is None or self.clock is None:
             return
         session.lane = None

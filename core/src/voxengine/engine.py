@@ -216,17 +216,25 @@ class VoiceEngine(Keeping):
     async def say(self, text: str) -> None:
         """Speak this text as the agent.
 
+        A session that takes over says what the one before did not, the rest of it where that came half way.
+
         Raises:
             CapabilityMissing: The provider cannot speak a given text.
         """
         session = await self._ready_again("say")
         check_text("say", text)
         session.capabilities.require("speak", provider=session.name, doing="say")
-        self._conversation.responses.input("say", is_request=True)
+        conversation = self._conversation
+        say = conversation.says.ask(text, next(reversed(conversation.user.unanswered_texts), None))
+        if session.unpaid is not None:
+            session.unpaid[say] = True
+            return
         try:
             await session.call("speak", text, True)
         except VoxEngineError:
-            self._conversation.responses.request_failed()
+            if self._is_recovering() or session is not self._session:
+                return  # A session that takes over, or has meanwhile, says it.
+            conversation.says.take_back(say)
             raise
 
     async def end_turn(self, respond: bool = True) -> None:

@@ -13,7 +13,9 @@ import attrs
 from voxengine.config import TurnDetection
 from voxengine.conversation import Conversation
 from voxengine.errors import VoxEngineError
+from voxengine.events import EventType
 from voxengine.notes import CONTINUE, RESTART, USE_RESULT
+from voxengine.says import Say
 from voxengine.session import Session
 from voxengine.turns import endpointing_silence_ms
 
@@ -79,22 +81,22 @@ async def pay(
     conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
 ) -> None:
     """Ask a session that has taken over for everything that is owed. Failures are reported as events."""
-    user, n_texts = conversation.user, 0
+    user, n_asked = conversation.user, 0
     try:
         await _end_spoken_turns(conversation, session, debt)
         while session.unpaid:
             if user.owner is not session:
                 return  # Another one has taken over, and the debt with the rest.
-            item_id, is_asked = session.unpaid.popitem(last=False)
-            text = user.unanswered_texts.get(item_id)
-            if text is None:
-                continue
-            n_texts += 1
-            if not is_asked:
-                conversation.responses.input("text", is_request=True)
-            await session.call("send_text", text)
+            owed, is_asked = session.unpaid.popitem(last=False)
+            if isinstance(owed, Say):
+                n_asked += await _say(conversation, session, owed, is_asked)
+            elif owed in user.unanswered_texts:
+                n_asked += 1
+                if not is_asked:
+                    conversation.responses.input("text", is_request=True)
+                await session.call("send_text", user.unanswered_texts[owed])
         session.unpaid = None
-        if n_texts or debt.complete_to is not None or user.is_speaking or user.owner is not session:
+        if n_asked or debt.complete_to is not None or user.is_speaking or user.owner is not session:
             return
         if debt.unclaimed_tool:
             await _ask(conversation, session, USE_RESULT, "tool")
@@ -126,6 +128,21 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
     elif complete_to is not None and not conversation.user.speaks_on:
         # The silence in which the turn ended may not have been the user's, or not have come yet.
         await sender.inject_silence(endpointing_silence_ms(session))
+
+
+async def _say(conversation: Conversation, session: Session, say: Say, is_asked: bool) -> bool:
+    """Have a session say what the one before did not; return whether it was asked to."""
+    if not conversation.says.is_owed(say):
+        return False
+    if not session.can("speak"):
+        conversation.says.given(say)
+        message = f"{session.name} cannot speak a given text: what say() was asked for is not said."
+        conversation.emit(EventType.WARNING, {"code": "not_said", "message": message}, session)
+        return False
+    if not is_asked:
+        conversation.says.request(say)
+    await session.call("speak", say.text, True)
+    return True
 
 
 async def _ask(conversation: Conversation, session: Session, note: str, trigger: str) -> None:

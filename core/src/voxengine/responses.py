@@ -19,6 +19,17 @@ _REMEMBERED: Final = 64
 _TRIGGERS: Final = ("text", "audio", "tool", "say", "server")
 
 
+@attrs.frozen
+class Request:
+    """A response that was asked for and has not begun."""
+
+    trigger: str
+    covers: int | None = None
+    """As in the response."""
+    words: object = attrs.field(default=None, repr=False)
+    """As in the response."""
+
+
 @attrs.define(eq=False)
 class Response:
     """One answer of the agent."""
@@ -34,6 +45,8 @@ class Response:
     is_inferred: bool
     covers: int | None = None
     """Journal index up to which the user's speech was asked to be answered by it; None: not known."""
+    words: object = attrs.field(default=None, repr=False)
+    """What it was asked to say word for word, for :mod:`voxengine.says`; None: it is an answer."""
     item_ids: dict[str | None, str] = attrs.field(factory=dict)
     """History item by the provider's item id."""
     has_output: bool = False
@@ -66,7 +79,7 @@ class ResponseTracker:
         self._refuse_new = False
         self._cut: Response | None = None
         """A refused response whose end the provider has not told yet: its output may come without an id."""
-        self._requests: deque[tuple[str, int | None]] = deque()
+        self._requests: deque[Request] = deque()
         self.current: Response | None = None
         """The open response of the session that owns the output."""
         self.trigger = "server"
@@ -83,21 +96,24 @@ class ResponseTracker:
 
     # -- input ------------------------------------------------------------------------------------
 
-    def input(self, trigger: str, *, is_request: bool, covers: int | None = None) -> None:
+    def input(
+        self, trigger: str, *, is_request: bool, covers: int | None = None, words: object = None
+    ) -> None:
         """Note user input (a turn or a speech start, never a chunk): the next output belongs to it.
 
         Args:
             trigger: What it is.
             is_request: A response was asked for, or is about to be.
             covers: Journal index up to which that one answers what was said.
+            words: What is to be said word for word.
         """
         self.trigger = trigger
         self._refuse_new = False
         self.n_inputs += 1
         self.touched_at = self._loop.time()
         # Calls made at the same time have one answer.
-        if is_request and not (trigger == "tool" and any(asked == "tool" for asked, _ in self._requests)):
-            self._requests.append((trigger, covers))
+        if is_request and not (trigger == "tool" and self._is_asked("tool")):
+            self._requests.append(Request(trigger, covers, words))
         if is_request:
             self.asked_at = self.touched_at
             if self.on_request is not None:
@@ -107,8 +123,8 @@ class ResponseTracker:
 
     def owe(self, trigger: str, covers: int | None) -> None:
         """Note that a response comes before those that are asked for from now on, though none was asked for by name."""
-        if all(asked != trigger for asked, _ in self._requests):
-            self._requests.append((trigger, covers))
+        if not self._is_asked(trigger):
+            self._requests.append(Request(trigger, covers))
 
     def expect(self) -> None:
         """Note that a response is due though none was asked for by name: the vendor knows that the turn is over."""
@@ -116,12 +132,12 @@ class ResponseTracker:
         if self.on_request is not None:
             self.on_request()
 
-    def request_failed(self) -> str:
-        """Take back the latest request, which came to nothing; return what it was to be an answer to, "" without one."""
-        trigger = self._requests.pop()[0] if self._requests else ""
+    def request_failed(self) -> Request | None:
+        """Take back the latest request, which came to nothing, and return it; None: there is none."""
+        request = self._requests.pop() if self._requests else None
         if not self._requests:
             self.asked_at = None
-        return trigger
+        return request
 
     @property
     def awaiting(self) -> int:
@@ -134,7 +150,7 @@ class ResponseTracker:
         current = self.current
         if current is not None and current.trigger == "tool" and not current.is_answer:
             return True
-        return any(trigger == "tool" for trigger, _ in self._requests)
+        return self._is_asked("tool")
 
     def new_owner(self) -> None:
         """Forget what concerns the session that had the output: another one has it now."""
@@ -231,30 +247,34 @@ class ResponseTracker:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _take_request(self, trigger: str | None) -> tuple[str, int | None]:
+    def _is_asked(self, trigger: str) -> bool:
+        return any(request.trigger == trigger for request in self._requests)
+
+    def _take_request(self, trigger: str | None) -> Request:
         """Return what a response answers, and take it from the requests."""
-        for at, (asked, covers) in enumerate(self._requests):
-            if asked == trigger:
+        for at, request in enumerate(self._requests):
+            if request.trigger == trigger:
                 del self._requests[at]
-                return asked, covers
+                return request
         if trigger == "audio":  # The vendor's own; what was asked for comes behind it.
-            return trigger, None
-        return self._requests.popleft() if self._requests else (self.trigger, None)
+            return Request(trigger)
+        return self._requests.popleft() if self._requests else Request(self.trigger)
 
     def _open(self, vendor_id: str | None, epoch: int, trigger: str | None, *, is_inferred: bool) -> Response:
         response_id = vendor_id
         while response_id is None or response_id in self._ids:
             response_id = self._new_id("resp")
-        ours, covers = self._take_request(trigger)
+        ours = self._take_request(trigger)
         self.asked_at, self.touched_at = None, self._loop.time()
         response = Response(
             response_id,
             vendor_id,
             epoch,
-            trigger if trigger in _TRIGGERS else ours,
+            trigger if trigger in _TRIGGERS else ours.trigger,
             self.generation,
             is_inferred,
-            covers,
+            ours.covers,
+            ours.words,
         )
         self._ids.add(response_id)
         key = (epoch, vendor_id if vendor_id is not None else f"\0{response_id}")

@@ -36,6 +36,7 @@ from voxengine.taps import SessionManager, Taps
 
 if TYPE_CHECKING:
     from voxengine.lanes import Lane
+    from voxengine.says import Say
     from voxengine.sender import InputSender
 
 __all__ = [
@@ -142,9 +143,9 @@ class Session:
         """Whether it gave a whole answer: one that never did is no success of a reconnect."""
         self.known_items: frozenset[str] = frozenset()
         """History items that it was told or that came up in it, when it was lost."""
-        self.unpaid: OrderedDict[str, bool] | None = None
-        """While it is given what a session before it left open: the texts that wait their turn, by item, and whether
-        their answer has been asked for. None: a text goes out at once."""
+        self.unpaid: OrderedDict[str | Say, bool] | None = None
+        """While it is given what a session before it left open: the texts that wait their turn, by item, what is to
+        be said, and whether a response to it has been asked for. None: it goes out at once."""
         self.told: dict[str, str] = {}
         """Answers before its time, by item: the words that it was told were heard."""
         self.lane: Lane | None = None

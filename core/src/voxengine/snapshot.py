@@ -26,6 +26,8 @@ from voxengine.conversation import Conversation
 from voxengine.errors import AudioFormatError, ConfigError, VoxEngineError
 from voxengine.history import History, ItemKind
 from voxengine.metrics import Metrics, SessionMetrics
+from voxengine.responses import Response
+from voxengine.says import Say
 
 __all__ = ["SNAPSHOT_VERSION", "Kept", "read_snapshot", "restore", "turn_state", "write_snapshot"]
 
@@ -67,6 +69,8 @@ class Kept:
     """Sample index of its first frame."""
     turn: Mapping[str, Any] = attrs.field(factory=lambda: dict(_NOTHING_OPEN), repr=False)
     cut_reply: tuple[str, ...] = ()
+    says: tuple[Mapping[str, Any], ...] = attrs.field(default=(), repr=False)
+    """What the agent was told to say and has not said; see :class:`voxengine.says.Say`."""
     role: str = ""
     owes_tool_answer: bool = False
     """The result of a tool reached the agent and was not made use of."""
@@ -91,8 +95,9 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
     journal = user.journal
     if journal is None:
         return {}, copy
-    cut = list(conversation.cut_reply)
+    cut, audible = list(conversation.cut_reply), list[Response]()
     if conversation.clock is not None:
+        audible = conversation.agent.audible(responses.current)
         cut += [item for item in conversation.agent.cut_in(copy, responses.current) if item not in cut]
     start, turn = user.open_turn_start(), user.to_json()
     called = _without_called(turn, copy)
@@ -105,6 +110,7 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
         "start": start,
         "turn": turn,
         "cut_reply": tuple(cut),
+        "says": tuple(attrs.asdict(say) for say in conversation.says.cut_in(copy, audible)),
         "role": conversation.role,
         "owes_tool_answer": called or conversation.calls.is_unclaimed or responses.owes_tool,
     }, copy
@@ -140,6 +146,7 @@ def restore(kept: Kept, conversation: Conversation, history: History, metrics: M
         journal.begin_at(kept.start, kept.audio)
     conversation.user.restore(kept.turn)
     conversation.restore(kept.cut_reply, kept.role)
+    conversation.says.restore([Say(**held) for held in kept.says])
     calls = [item.call_id for item in history if item.kind is ItemKind.TOOL_CALL]
     lost = history.open_calls()
     for call in lost:
@@ -182,6 +189,7 @@ def write_snapshot(
         "input": spoken,
         "turn": dict(kept.turn),
         "cut_reply": list(kept.cut_reply),
+        "says": [dict(held) for held in kept.says],
         "floor": kept.role,
         "owes_tool_answer": kept.owes_tool_answer,
         "sessions": [dict(held) for held in kept.sessions],
@@ -210,6 +218,7 @@ def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
             "config": config_from_json(value["config"]),
             "turn": turn,
             "cut_reply": tuple(_text(held, "cut_reply") for held in value["cut_reply"]),
+            "says": tuple(_say(held) for held in value["says"]),
             "role": _text(value["floor"], "floor"),
             "owes_tool_answer": _flag(value["owes_tool_answer"], "owes_tool_answer"),
             "sessions": tuple(_session(held) for held in value["sessions"]),
@@ -233,6 +242,16 @@ def read_snapshot(value: object) -> tuple[Kept, Mapping[str, Any]]:
 
 def _session(value: Mapping[str, Any]) -> dict[str, Any]:
     return attrs.asdict(SessionMetrics(**value))
+
+
+def _say(value: Mapping[str, Any]) -> dict[str, Any]:
+    behind = value["behind"]
+    return {
+        "text": _text(value["text"], "says"),
+        "behind": behind if behind is None else _text(behind, "says"),
+        "is_cut": _flag(value["is_cut"], "says"),
+        "rest": _text(value["rest"], "says"),
+    }
 
 
 def _whole(value: object, name: str) -> int:
