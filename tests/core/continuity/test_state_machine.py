@@ -54,6 +54,14 @@ class Turn:
     is_waived: bool = False
 
 
+@attrs.define
+class Words:
+    """What the agent is told to say: words that nobody else says."""
+
+    words: tuple[str, ...]
+    is_waived: bool = False
+
+
 class Conversations(RuleBasedStateMachine):
     """One engine, three providers that fail, and a user who does not care."""
 
@@ -71,6 +79,7 @@ class Conversations(RuleBasedStateMachine):
         self.runs: list[int] = []
         self.turns: list[Turn] = []
         self.n_turns = 0
+        self.says: list[Words] = []
         others = [VoiceEngineConfig(provider=name, metadata=SCRIPT) for name in ("two", "three")]
         self.past: list[Seen] = []
 
@@ -116,6 +125,7 @@ class Conversations(RuleBasedStateMachine):
     )
     def speak(self, ms: int, fault: StreamFault | None, at: float, does_end: bool) -> None:
         self.n_turns += 1
+        self._waive_says()  # Whoever speaks interrupts.
         turn = Turn(tone(ms + 20 * (self.n_turns // 12), self.n_turns % 12))
         self.turns.append(turn)
         self.run(self._speak(turn, fault, at, does_end))
@@ -143,7 +153,23 @@ class Conversations(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.is_lost)
     @rule()
+    def say(self) -> None:
+        n = len(self.says)
+        said = Words((f"Alpha{n}", f"Bravo{n}", f"Charlie{n}", f"Delta{n}"))
+        self.says.append(said)
+        try:
+            self.run(self.engine.say(" ".join(said.words)))
+        except ConnectionLost:
+            said.is_waived = True  # The application was told.
+
+    def _waive_says(self) -> None:
+        for said in self.says:
+            said.is_waived = True
+
+    @precondition(lambda self: not self.is_lost)
+    @rule()
     def interrupt(self) -> None:
+        self._waive_says()
         for turn in self.turns:
             turn.is_waived = True  # Whoever interrupts wants no answer to what was said so far.
 
@@ -244,6 +270,10 @@ class Conversations(RuleBasedStateMachine):
             assert set(seen.endings().values()) <= {1}
         calls = [item for item in self.engine.history if str(item.kind) == "tool_call"]
         assert len(self.runs) <= len(calls)
+        shown = " ".join(item.context_text for item in self.engine.history if item.role == "agent").split()
+        for said in self.says:
+            given = [word for word in shown if word in said.words]
+            assert given == list(said.words) or (said.is_waived and given == list(said.words[: len(given)]))
         sessions = [provider for kind in self.kinds.values() for provider in kind.made]
         for turn in self.turns:
             if not turn.is_waived:
