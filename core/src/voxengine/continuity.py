@@ -245,7 +245,7 @@ class Continuity:
             is_called = session.can("text_turn") and conversation.user.let_go_of_called(
                 takes_audio=takes_audio
             )
-            data |= await self._load_history(old, session, move)
+            data |= await self._load_history(old, session, move.cut_reply)
             is_by_hand = await take_turn_control(conversation, session)
             if not session.is_ready:
                 raise ConnectionLost(
@@ -392,11 +392,30 @@ class Continuity:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _load_history(self, old: Session | None, session: Session, move: Move) -> dict[str, Any]:
+    async def load_first(self, session: Session) -> None:
+        """Tell the first session what the application put into the history before it.
+
+        Raises:
+            ProviderError: It could not be told; the session is closed.
+        """
+        if not len(self._conversation.history):
+            return
+        try:
+            told = await self._load_history(None, session, "leave")
+        except BaseException:
+            await session.close()
+            raise
+        if told["context"] != "full":
+            message = f"{session.name} was told the history before connect() only in part: {told['context']}."
+            self._warn(session, "history_not_told", message)
+
+    async def _load_history(
+        self, old: Session | None, session: Session, cut_reply: Literal["continue", "restart", "leave"]
+    ) -> dict[str, Any]:
         """Tell the next session what was said; return what PROVIDER_SWITCHED says of it."""
         conversation = self._conversation
         user, history = conversation.user, conversation.history
-        dropped = conversation.cut_reply if move.cut_reply == "restart" else frozenset[str]()
+        dropped = conversation.cut_reply if cut_reply == "restart" else frozenset[str]()
         told: set[str] = set()
 
         def projection() -> Projection:

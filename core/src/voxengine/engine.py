@@ -140,8 +140,8 @@ class VoiceEngine(Keeping):
 
         Raises:
             AudioFormatError: The data does not fit the format. Nothing was accepted.
-            JournalFull: ``journal_s`` seconds of unanswered audio are held. Nothing was accepted. A turn of that
-                length is ended, unless turns end by hand.
+            JournalFull: ``journal_s`` seconds of unanswered audio are held. Nothing was accepted. A turn that
+                fills them is ended, unless turns end by hand.
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
         session, user_turns = self._takes_input("send_audio"), self._turns

@@ -190,6 +190,7 @@ class Lifecycle:
         """Open a session and put it in force."""
         conversation = self._conversation
         session = await self._continuity.open(config, instead_of=None, degrade=True)
+        await self._continuity.load_first(session)
         assert conversation.user.journal is not None
         self._continuity.attach_input(session, config, conversation.user.journal.end)
         conversation.output_owner = session

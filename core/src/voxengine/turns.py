@@ -129,11 +129,14 @@ class TurnTaker:
         user, session = conversation.user, conversation.user.owner
         if self._is_cutting or user.waits_for_answer or self.is_recovering():
             return
+        assert user.journal is not None
+        if user.journal.held_s < user.journal.limit_s / 2:
+            return  # The call was too much at once, not the turn.
         if session is None or not session.is_ready or session.config["turn_detection"].kind == "manual":
             return
         self._is_cutting = True
         message = (
-            "The user's turn is as long as what may wait for an answer (journal_s), and is ended here. "
+            "The user's turn fills what may wait for an answer (journal_s), and is ended here. "
             "What is said until it is answered is refused."
         )
         conversation.emit(EventType.WARNING, {"code": "turn_cut_short", "message": message}, session)

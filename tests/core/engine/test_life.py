@@ -17,6 +17,7 @@ from tests.core.engine.fakes import (
     Puppet,
     Seen,
     calling,
+    caps,
     hang,
     kind,
     registry,
@@ -24,6 +25,7 @@ from tests.core.engine.fakes import (
     turns,
 )
 from voxengine import VoiceEngine, VoiceEngineConfig
+from voxengine.capabilities import UNSUPPORTED
 from voxengine.config import Deadlines
 from voxengine.errors import (
     ConfigError,
@@ -86,6 +88,53 @@ async def test_connect_says_so_once_and_knows_the_session() -> None:
     assert engine.session is not None
     assert engine.session.session_id == "s-9"
     assert seen.one(EventType.CONNECTION_STARTING).attempt == 1
+    await engine.disconnect()
+
+
+@virtual
+async def test_what_the_history_holds_before_connect_is_told_to_the_first_session() -> None:
+    cls = kind()
+    engine = engine_of(cls)
+    seen = Seen(engine)
+    engine.history.add_system("Be brief.")
+    engine.history.append(Item("past", ItemKind.USER_TEXT, "My name is Ada."))
+
+    async with engine:
+        await engine.send_text("What is my name?")
+
+    (told,) = cls.made[0].of("load_history")
+    assert [item.text for item in told] == ["Be brief.", "My name is Ada."]
+    assert cls.made[0].calls[1][0] == "load_history"
+    assert seen.codes() == []
+
+
+@virtual
+async def test_history_before_connect_that_cannot_be_told_is_said() -> None:
+    engine = engine_of(kind(capabilities=caps(context_text=UNSUPPORTED)))
+    seen = Seen(engine)
+    engine.history.add_system("Be brief.")
+
+    async with engine:
+        assert engine.is_connected
+
+    assert seen.codes() == ["history_not_told"]
+
+
+@virtual
+async def test_history_before_connect_that_is_refused_fails_the_connect() -> None:
+    cls = kind(
+        behaviour={"load_history": ProviderError("no", code=ErrorCode.INVALID_REQUEST, recoverable=False)}
+    )
+    engine = engine_of(cls)
+    engine.history.add_system("Be brief.")
+
+    async with leak_check():
+        with pytest.raises(ProviderError, match="no"):
+            await engine.connect()
+
+    assert cls.made[0].of("disconnect") == [()]
+    cls.behaviour.clear()
+    await engine.connect()
     await engine.disconnect()
 
 

@@ -174,6 +174,23 @@ async def test_turn_that_fills_the_journal_is_ended_and_the_conversation_goes_on
 
 
 @virtual
+async def test_call_that_is_too_much_at_once_leaves_the_turn_as_it_was() -> None:
+    async with talking(journal_s=3) as (engine, seen):
+        first, second = (await question())[:24_000], (await question())[24_000:]
+        await speak(engine, first, paced=True)
+        with pytest.raises(JournalFull, match="Nothing of this call was accepted"):
+            await engine.send_audio(speech(4000))
+        await speak(engine, second, paced=True)
+        await engine.wait_idle()
+
+        assert seen.codes() == []
+        assert [item.text for item in engine.history] == [
+            "What time is it?",
+            "It is five minutes past noon.",
+        ]
+
+
+@virtual
 async def test_turn_that_fills_the_journal_is_the_applications_where_turns_end_by_hand() -> None:
     async with talking(turn_detection="manual", journal_s=3) as (engine, seen):
         with pytest.raises(JournalFull, match="0.02 s"):
