@@ -133,6 +133,46 @@ async def test_answer_to_a_request_that_was_cut_is_born_refused() -> None:
 
 
 @virtual
+async def test_late_start_of_what_was_interrupted_does_not_take_what_is_asked_for_behind_it() -> None:
+    held, _ = tracker()
+    held.input("text", is_request=True)
+    held.refuse(has_boundaries=True)
+    held.input("say", is_request=True, words="Hello")
+
+    late = held.start("r1", 1, None)
+    was_late = held.give_back(late)
+    held.finish(late)
+    wanted = held.start("r2", 1, None)
+
+    assert was_late
+    assert (wanted.trigger, wanted.words) == ("say", "Hello")
+    assert held.awaiting == 0
+
+
+@pytest.mark.parametrize("why", ["nothing was interrupted", "long ago", "answered since", "came by itself"])
+@virtual
+async def test_response_that_a_vendor_cancels_otherwise_is_over(why: str) -> None:
+    held, _ = tracker()
+    if why != "nothing was interrupted":
+        held.input("text", is_request=True)
+        held.refuse(has_boundaries=True)
+    if why == "long ago":
+        await asyncio.sleep(6)
+    held.input("text", is_request=True)
+    if why in ("answered since", "came by itself"):
+        first = held.start("r1", 1, None)
+        first.has_output = why == "answered since"
+        held.finish(first)
+    if why == "answered since":
+        held.input("text", is_request=True)
+
+    response = held.start("r2", 1, None)
+
+    assert not held.give_back(response)
+    assert held.awaiting == 0
+
+
+@virtual
 async def test_ids_of_two_sessions_do_not_collide() -> None:
     held, _ = tracker()
     first = held.start("r1", 1, None)

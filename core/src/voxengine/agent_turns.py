@@ -179,7 +179,7 @@ class AgentTurns:
             tail = self.output.finish(item.id)
             if tail:
                 self._deliver(session, item, tail, {})
-            if is_torn and item.received_ms > 0:
+            if is_torn and (item.received_ms > 0 or session.is_heard):
                 self._tear(item)
             if item.id in self._history:
                 self._history.finish_agent(item.id, status)
@@ -224,10 +224,6 @@ class AgentTurns:
         items = list(self._items.values())
         heard = (item.response for item in items if item.response is response or self._is_unheard(item))
         return list(dict.fromkeys(heard))
-
-    def has_sounded(self, response: Response) -> bool:
-        """Return whether audio of an open response was received."""
-        return any(item.received_ms > 0 for item in self._items.values() if item.response is response)
 
     def _is_unheard(self, item: AgentItem) -> bool:
         assert self.clock is not None

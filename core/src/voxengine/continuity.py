@@ -297,7 +297,11 @@ class Continuity:
         conversation.telling.cut(session, conversation.end_responses("switch"))
         conversation.says.settle(move.cut_reply)
         session.unpaid = OrderedDict.fromkeys(conversation.says.in_order(list(user.unanswered_texts)), False)
-        debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply))
+        cut = [
+            conversation.history.get(held) for held in conversation.cut_reply if held in conversation.history
+        ]
+        is_unheard = not any(item.context_text for item in cut)
+        debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply), is_unheard)
         replayed = self.attach_input(session, config, start)
         assert session.sender is not None
         if is_by_hand:

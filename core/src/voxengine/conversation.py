@@ -282,7 +282,9 @@ class Conversation:
         if response is not None:
             self._finish(response, session, {**data, "status": data.get("status") or "completed"})
 
-    def _told_end(self, session: Session, data: dict[str, Any]) -> Response | None:
+    def _told_end(
+        self, session: Session, data: dict[str, Any], *, is_cancelled: bool = False
+    ) -> Response | None:
         """Return the response that the provider ends; None when it has ended for us."""
         response = self.responses.find(data.get("response_id"), session.epoch)
         if response is None:
@@ -290,7 +292,7 @@ class Conversation:
         self.responses.told_end(response)
         if response.is_ended or response.is_refused:
             return None
-        if not response.has_output:
+        if not response.has_output and not (is_cancelled and self.responses.give_back(response)):
             self.user.not_answered()
         return response
 
@@ -311,7 +313,7 @@ class Conversation:
         self.emit(EventType.RESPONSE_COMPLETED, {**data, "response_id": response.id}, session)
 
     def _response_cancelled(self, session: Session, data: dict[str, Any]) -> None:
-        response = self._told_end(session, data)
+        response = self._told_end(session, data, is_cancelled=True)
         if response is not None:
             self.says.given(response.words)
             # The vendor stopped by itself: what was received still plays.
@@ -553,9 +555,8 @@ class Conversation:
                 items += response.item_ids.values()
                 if response.is_answer and response.trigger != "say":
                     self._cut_reply = (frozenset(response.item_ids.values()), self.responses.n_inputs)
-                has_sounded = self.agent.has_sounded(response)
                 self._end(response, session, {"reason": reason}, is_torn=True)
-                self.says.torn(response, session, has_sounded=has_sounded)
+                self.says.torn(response)
                 if response.trigger == "tool" and not response.is_answer:
                     self.calls.unclaim()
         return items

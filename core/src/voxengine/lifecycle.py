@@ -35,7 +35,7 @@ from voxengine.inputs import check_tool_choice
 from voxengine.listening import Listening
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.registry import ProviderRegistry
-from voxengine.reconnect import Recovery
+from voxengine.reconnect import Recovery, after_loss
 from voxengine.rollover import Rollover, refuses_a_second
 from voxengine.session import Session
 from voxengine.taps import Taps
@@ -518,14 +518,8 @@ class Lifecycle:
         if self._state is EngineState.CONNECTED:
             return
         if self._state is EngineState.LOST and self._failure is not None:
-            lost = ConnectionLost(
-                f"{method}(): the session with {self._config.provider} was lost ({self._failure}). "
-                "Nothing was sent; switch_provider continues the conversation.",
-                provider=self._config.provider,
-                close_code=self._failure.close_code,
-            )
-            lost.n_unanswered = self._conversation.user.n_unanswered
-            raise lost
+            n_unanswered = self._conversation.user.n_unanswered
+            raise after_loss(method, self._config.provider, self._failure, n_unanswered)
         then = {
             EngineState.CLOSED: "Make a new VoiceEngine(config).",
             EngineState.RECONNECTING: "It goes on by itself; try again then.",

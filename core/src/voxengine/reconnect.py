@@ -9,15 +9,38 @@ from voxengine.adapting import carried_over
 from voxengine.config import VoiceEngineConfig
 from voxengine.continuity import Continuity, Move
 from voxengine.conversation import Conversation
-from voxengine.errors import ErrorCode, NotConnected, ProviderError, VoxEngineError
+from voxengine.errors import ConnectionLost, ErrorCode, NotConnected, ProviderError, VoxEngineError
 from voxengine.events import EventType
 from voxengine.failover import Candidate, Failover
 from voxengine.session import Session
 
-__all__ = ["Recovery", "RecoveryHost"]
+__all__ = ["Recovery", "RecoveryHost", "after_loss"]
 
 _SETTLED_S: Final = 5.0
 """A session that lived so long counts as a success, even if nobody spoke in it."""
+
+
+def after_loss(method: str, provider: str, failure: ProviderError, n_unanswered: int) -> ConnectionLost:
+    """Return the error of a call that comes when the session was lost and nothing replaces it.
+
+    Args:
+        method: What was called.
+        provider: Whose session.
+        failure: What ended it.
+        n_unanswered: How many samples of the user's audio are kept for an answer.
+    """
+    lost = ConnectionLost(
+        f"{method}(): the session with {provider} was lost ({failure}). Nothing was sent; switch_provider continues the "
+        "conversation.",
+        provider=provider,
+        code=failure.code,
+        recoverable=failure.recoverable,
+        retry_after_s=failure.retry_after_s,
+        vendor_code=failure.vendor_code,
+        close_code=failure.close_code,
+    )
+    lost.n_unanswered = n_unanswered
+    return lost
 
 
 class RecoveryHost(Protocol):

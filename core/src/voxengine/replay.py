@@ -34,6 +34,8 @@ class Debt:
     """A tool's result reached nobody who could use it."""
     cut_reply: bool
     """An answer was cut, and nothing was said since."""
+    is_unheard: bool
+    """Nothing of that answer was heard."""
 
 
 async def take_turn_control(conversation: Conversation, session: Session) -> bool:
@@ -101,7 +103,8 @@ async def pay(
         if debt.unclaimed_tool:
             await _ask(conversation, session, USE_RESULT, "tool")
         elif debt.cut_reply and policy != "leave":
-            await _ask(conversation, session, CONTINUE if policy == "continue" else RESTART, "server")
+            goes_on = policy == "continue" and not debt.is_unheard
+            await _ask(conversation, session, CONTINUE if goes_on else RESTART, "server")
     except Exception as error:
         if user.owner is session:
             conversation.responses.request_failed()

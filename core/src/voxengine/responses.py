@@ -16,6 +16,8 @@ GAP_S: Final = 0.5
 
 _REMEMBERED: Final = 64
 """Ended and refused responses that are remembered, so that late output of theirs is known."""
+_LATE_S: Final = 5.0
+"""How long after an interruption a response can begin that was asked for before it."""
 _TRIGGERS: Final = ("text", "audio", "tool", "say", "server")
 
 
@@ -25,9 +27,9 @@ class Request:
 
     trigger: str
     covers: int | None = None
-    """As in the response."""
+    """Journal index up to which the user's speech was asked to be answered by it; None: not known."""
     words: object = attrs.field(default=None, repr=False)
-    """As in the response."""
+    """What is to be said word for word, for :mod:`voxengine.says`; None: it is an answer."""
 
 
 @attrs.define(eq=False)
@@ -45,8 +47,8 @@ class Response:
     is_inferred: bool
     covers: int | None = None
     """Journal index up to which the user's speech was asked to be answered by it; None: not known."""
-    words: object = attrs.field(default=None, repr=False)
-    """What it was asked to say word for word, for :mod:`voxengine.says`; None: it is an answer."""
+    request: Request | None = None
+    """What it was asked for by; None: it came by itself."""
     item_ids: dict[str | None, str] = attrs.field(factory=dict)
     """History item by the provider's item id."""
     has_output: bool = False
@@ -54,6 +56,11 @@ class Response:
     """Whether words or sound of it were kept."""
     is_refused: bool = False
     is_ended: bool = False
+
+    @property
+    def words(self) -> object:
+        """What it was asked to say word for word; None: it is an answer."""
+        return None if self.request is None else self.request.words
 
 
 class ResponseTracker:
@@ -80,6 +87,9 @@ class ResponseTracker:
         self._cut: Response | None = None
         """A refused response whose end the provider has not told yet: its output may come without an id."""
         self._requests: deque[Request] = deque()
+        self._n_cut = 0
+        """Requests that were interrupted before a response to them began, as far as none of them began since."""
+        self._cut_at = 0.0
         self.current: Response | None = None
         """The open response of the session that owns the output."""
         self.trigger = "server"
@@ -156,6 +166,7 @@ class ResponseTracker:
         """Forget what concerns the session that had the output: another one has it now."""
         self._requests.clear()
         self._refuse_new = False
+        self._n_cut = 0
         self._cut = self.asked_at = None
 
     # -- boundaries given by the provider -----------------------------------------------------------
@@ -183,6 +194,19 @@ class ResponseTracker:
         if self._cut is response:
             self._cut = None
 
+    def give_back(self, response: Response) -> bool:
+        """Ask again for what a response was taken to answer, if it was to a request that had been interrupted.
+
+        It began behind the interruption, when something else had been asked for, and the provider cancelled it before it
+        said anything.
+        """
+        if response.request is None or not self._n_cut or self._loop.time() - self._cut_at > _LATE_S:
+            return False
+        self._n_cut -= 1
+        self._requests.appendleft(response.request)
+        response.request = None
+        return True
+
     def open_of(self, epoch: int) -> list[Response]:
         """Return the responses of a session that have not ended, oldest first."""
         return [held for held in self._known.values() if held.epoch == epoch and not held.is_ended]
@@ -190,6 +214,8 @@ class ResponseTracker:
     def finish(self, response: Response) -> None:
         """Note the end of a response."""
         response.is_ended = True
+        if response.has_output and not response.is_refused:
+            self._n_cut = 0
         if self.current is response:
             self.current = None
             self._stop_timer()
@@ -236,6 +262,8 @@ class ResponseTracker:
         if not has_boundaries or (response is None and self.awaiting):
             self._refuse_new = True
             self.last_output = self._loop.time()
+        if self._requests:
+            self._n_cut, self._cut_at = len(self._requests), self._loop.time()
         self._requests.clear()
         self.asked_at = None
         self.n_inputs += 1
@@ -250,21 +278,22 @@ class ResponseTracker:
     def _is_asked(self, trigger: str) -> bool:
         return any(request.trigger == trigger for request in self._requests)
 
-    def _take_request(self, trigger: str | None) -> Request:
-        """Return what a response answers, and take it from the requests."""
+    def _take_request(self, trigger: str | None) -> Request | None:
+        """Return what a response was asked for by, and take it from the requests; None: it comes by itself."""
         for at, request in enumerate(self._requests):
             if request.trigger == trigger:
                 del self._requests[at]
                 return request
         if trigger == "audio":  # The vendor's own; what was asked for comes behind it.
-            return Request(trigger)
-        return self._requests.popleft() if self._requests else Request(self.trigger)
+            return None
+        return self._requests.popleft() if self._requests else None
 
     def _open(self, vendor_id: str | None, epoch: int, trigger: str | None, *, is_inferred: bool) -> Response:
         response_id = vendor_id
         while response_id is None or response_id in self._ids:
             response_id = self._new_id("resp")
-        ours = self._take_request(trigger)
+        request = self._take_request(trigger)
+        ours = request or Request("audio" if trigger == "audio" else self.trigger)
         self.asked_at, self.touched_at = None, self._loop.time()
         response = Response(
             response_id,
@@ -274,7 +303,7 @@ class ResponseTracker:
             self.generation,
             is_inferred,
             ours.covers,
-            ours.words,
+            request,
         )
         self._ids.add(response_id)
         key = (epoch, vendor_id if vendor_id is not None else f"\0{response_id}")

@@ -8,7 +8,6 @@ import attrs
 
 from voxengine.history import History
 from voxengine.responses import Response, ResponseTracker
-from voxengine.session import Session
 
 __all__ = ["Say", "Says"]
 
@@ -64,21 +63,11 @@ class Says:
         """Forget everything: the user, or the application, wants silence."""
         self._owed.clear()
 
-    def torn(self, response: Response, session: Session, *, has_sounded: bool) -> None:
-        """Note that a session ended while it was saying something; the history shows how far it came.
-
-        Args:
-            response: What said it.
-            session: Whose it was.
-            has_sounded: Whether audio of it was received.
-        """
+    def torn(self, response: Response) -> None:
+        """Note that a session ended while it was saying something; the history shows how far it came."""
         say = response.words
         if not isinstance(say, Say) or say not in self._owed or not response.has_output:
             return
-        if not has_sounded and "audio" in (session.config.get("modalities") or ("audio",)):
-            for item_id in response.item_ids.values():
-                if item_id in self._history:  # Words that nobody has heard.
-                    self._history.truncate_agent(item_id, 0, "")
         shown = _shown(self._history, response)
         say.is_cut, say.rest = bool(shown), rest_of(say.text, shown)
 

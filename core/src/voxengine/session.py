@@ -305,6 +305,12 @@ class Session:
 
     # -- settings ---------------------------------------------------------------------------------
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether its answers are sound and not text alone, as far as is known."""
+        modalities = self.config.get("modalities")
+        return "audio" in modalities if modalities else bool(self.capabilities.output_formats)
+
     def take_settings(self, told: Mapping[str, Any]) -> None:
         """Note what the service says is in force."""
         self.settings.update(told)

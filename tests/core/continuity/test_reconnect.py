@@ -422,6 +422,7 @@ async def test_answer_that_was_cut_goes_on_by_policy(policy: str, note: str | No
         await call.engine.send_text("Tell me")
         call.provider().starts()
         call.provider().writes("Once upon a time")
+        call.provider().sounds(1000)
         lose(call.provider())
         await turns()
 
@@ -431,6 +432,35 @@ async def test_answer_that_was_cut_goes_on_by_policy(policy: str, note: str | No
         assert provider.of("send_text") == ([note] if note else [])
         assert [item.text for item in call.engine.history] == ["Tell me", "Once upon a time"]
     assert set(call.seen.endings().values()) == {1}
+
+
+@virtual
+async def test_answer_of_which_nothing_was_heard_is_given_again() -> None:
+    async with calling(reconnect=BUDGET) as call:
+        await call.engine.send_text("Tell me")
+        call.provider().starts()
+        call.provider().writes("Once upon a time")
+        lose(call.provider())
+        await turns()
+
+        assert [item.text for item in call.provider().of("load_history")[0]] == ["Tell me"]
+        assert call.provider().of("send_text") == [RESTART]
+
+
+@virtual
+async def test_answer_that_is_text_alone_goes_on_where_its_text_stops() -> None:
+    async with calling(reconnect=BUDGET, modalities=("text",)) as call:
+        await call.engine.send_text("Tell me")
+        call.provider().starts()
+        call.provider().writes("Once upon a time")
+        lose(call.provider())
+        await turns()
+
+        assert [item.text for item in call.provider().of("load_history")[0]] == [
+            "Tell me",
+            "Once upon a time",
+        ]
+        assert call.provider().of("send_text") == [CONTINUE]
 
 
 @virtual
