@@ -7,7 +7,7 @@ replay of the open turn, move the output, close the old. When the next cannot be
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -296,7 +296,7 @@ class Continuity:
         unclaimed = is_called or conversation.calls.is_unclaimed or responses.owes_tool
         conversation.telling.cut(session, conversation.end_responses("switch"))
         conversation.says.settle(move.cut_reply)
-        session.unpaid = OrderedDict.fromkeys(conversation.says.in_order(list(user.unanswered_texts)), False)
+        session.unpaid = deque(conversation.says.in_order(list(user.unanswered_texts)))
         cut = [
             conversation.history.get(held) for held in conversation.cut_reply if held in conversation.history
         ]

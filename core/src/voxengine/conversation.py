@@ -404,7 +404,7 @@ class Conversation:
     def interrupt(self, reason: str) -> Interruption:
         """Silence the output now, settle what was heard, and tell the provider in a task."""
         session = self.output_owner
-        pending = self.responses.awaiting > 0
+        pending = self.responses.awaiting > 0 or (session is not None and bool(session.unpaid))
         self.says.clear()
         if session is None or self.clock is None or not (self.is_audible or pending):
             return Interruption(None, None)

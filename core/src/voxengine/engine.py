@@ -201,7 +201,7 @@ class VoiceEngine(Keeping):
         if self._is_recovering():
             return  # The next session is given it.
         if session.unpaid is not None:
-            session.unpaid[item_id] = True
+            session.unpaid.append(item_id)
             return
         try:
             await self._conversation.telling.wait()
@@ -227,8 +227,9 @@ class VoiceEngine(Keeping):
         conversation = self._conversation
         say = conversation.says.ask(text, next(reversed(conversation.user.unanswered_texts), None))
         if session.unpaid is not None:
-            session.unpaid[say] = True
+            session.unpaid.append(say)
             return
+        conversation.says.request(say)
         try:
             await session.call("speak", text, True)
         except VoxEngineError:

@@ -6,6 +6,7 @@ then what the user is still saying follows through the vendor's own turn detecti
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Literal
 
 import attrs
@@ -82,36 +83,37 @@ def in_turn(conversation: Conversation, session: Session) -> bool:
 async def pay(
     conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
 ) -> None:
-    """Ask a session that has taken over for everything that is owed. Failures are reported as events."""
+    """Ask a session that has taken over for everything that is owed.
+
+    What fails is reported as an event and keeps the rest from nothing; a text stays owed then.
+    """
     user, n_asked = conversation.user, 0
-    try:
-        await _end_spoken_turns(conversation, session, debt)
-        while session.unpaid:
-            if user.owner is not session:
-                return  # Another one has taken over, and the debt with the rest.
-            owed, is_asked = session.unpaid.popitem(last=False)
-            if isinstance(owed, Say):
-                n_asked += await _say(conversation, session, owed, is_asked)
-            elif owed in user.unanswered_texts:
-                n_asked += 1
-                if not is_asked:
-                    conversation.responses.input("text", is_request=True)
-                await session.call("send_text", user.unanswered_texts[owed])
-        session.unpaid = None
-        if n_asked or debt.complete_to is not None or user.is_speaking or user.owner is not session:
-            return
-        if debt.unclaimed_tool:
-            await _ask(conversation, session, USE_RESULT, "tool")
-        elif debt.cut_reply and policy != "leave":
-            goes_on = policy == "continue" and not debt.is_unheard
-            await _ask(conversation, session, CONTINUE if goes_on else RESTART, "server")
-    except Exception as error:
-        if user.owner is session:
-            conversation.responses.request_failed()
-        conversation.report(session, error)
+
+    async def tried(work: Awaitable[bool]) -> bool:
+        try:
+            return await work
+        except Exception as error:
+            if user.owner is session:
+                conversation.responses.request_failed()
+            conversation.report(session, error)
+            return False
+
+    await tried(_end_spoken_turns(conversation, session, debt))
+    while session.unpaid:
+        if user.owner is not session or not session.is_ready:
+            return  # Another one takes over, and the debt with the rest.
+        n_asked += await tried(_ask_for(conversation, session, session.unpaid.popleft()))
+    session.unpaid = None
+    if n_asked or debt.complete_to is not None or user.is_speaking or user.owner is not session:
+        return
+    if debt.unclaimed_tool:
+        await tried(_ask(conversation, session, USE_RESULT, "tool"))
+    elif debt.cut_reply and policy != "leave":
+        goes_on = policy == "continue" and not debt.is_unheard
+        await tried(_ask(conversation, session, CONTINUE if goes_on else RESTART, "server"))
 
 
-async def _end_spoken_turns(conversation: Conversation, session: Session, debt: Debt) -> None:
+async def _end_spoken_turns(conversation: Conversation, session: Session, debt: Debt) -> bool:
     sender = session.sender
     assert sender is not None
     complete_to = debt.complete_to
@@ -131,25 +133,33 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
     elif complete_to is not None and not conversation.user.speaks_on:
         # The silence in which the turn ended may not have been the user's, or not have come yet.
         await sender.inject_silence(endpointing_silence_ms(session))
+    return complete_to is not None
 
 
-async def _say(conversation: Conversation, session: Session, say: Say, is_asked: bool) -> bool:
-    """Have a session say what the one before did not; return whether it was asked to."""
-    if not conversation.says.is_owed(say):
+async def _ask_for(conversation: Conversation, session: Session, owed: str | Say) -> bool:
+    """Ask for one of the debts, a text turn or what is to be said; False when it is none any more."""
+    if isinstance(owed, str):
+        text = conversation.user.unanswered_texts.get(owed)
+        if text is None:
+            return False
+        conversation.responses.input("text", is_request=True)
+        await session.call("send_text", text)
+        return True
+    if not conversation.says.is_owed(owed):
         return False
     if not session.can("speak"):
-        conversation.says.given(say)
+        conversation.says.given(owed)
         message = f"{session.name} cannot speak a given text: what say() was asked for is not said."
         conversation.emit(EventType.WARNING, {"code": "not_said", "message": message}, session)
         return False
-    if not is_asked:
-        conversation.says.request(say)
-    await session.call("speak", say.text, True)
+    conversation.says.request(owed)
+    await session.call("speak", owed.text, True)
     return True
 
 
-async def _ask(conversation: Conversation, session: Session, note: str, trigger: str) -> None:
+async def _ask(conversation: Conversation, session: Session, note: str, trigger: str) -> bool:
     if not session.can("text_turn"):
-        return
+        return False
     conversation.responses.input(trigger, is_request=True)
     await session.call("send_text", note)
+    return True

@@ -42,7 +42,6 @@ class Says:
         """Note what the agent is to say."""
         say = Say(text, behind)
         self._owed.append(say)
-        self.request(say)
         return say
 
     def request(self, say: Say) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -143,9 +143,9 @@ class Session:
         """Whether it gave a whole answer: one that never did is no success of a reconnect."""
         self.known_items: frozenset[str] = frozenset()
         """History items that it was told or that came up in it, when it was lost."""
-        self.unpaid: OrderedDict[str | Say, bool] | None = None
-        """While it is given what a session before it left open: the texts that wait their turn, by item, what is to
-        be said, and whether a response to it has been asked for. None: it goes out at once."""
+        self.unpaid: deque[str | Say] | None = None
+        """While it is given what a session before it left open: the texts that wait their turn, by item, and what is
+        to be said. None: it goes out at once."""
         self.told: dict[str, str] = {}
         """Answers before its time, by item: the words that it was told were heard."""
         self.lane: Lane | None = None

@@ -164,7 +164,8 @@ class UserTurns:
         self._owe_spoken_answer()
         item = self._history.add_user_text(text, provider=self._owner_name)
         self.unanswered_texts[item.id] = text
-        self._responses.input("text", is_request=True)
+        # What waits behind the debts of a session before is asked for when its turn comes.
+        self._responses.input("text", is_request=self.owner is None or self.owner.unpaid is None)
         self._floor("user", self.owner)
         self._metrics.turn_ended("text", self._now(), self._owner_name)
         return item.id

@@ -102,13 +102,68 @@ async def test_texts_and_words_keep_their_order() -> None:
         assert [text for _, text in asked] == ["First.", "Second?", "Third."]
 
 
+async def a_while(*_: Any) -> None:
+    await asyncio.sleep(0.2)
+
+
+@virtual
+async def test_words_asked_for_while_older_ones_are_paid_come_behind_them() -> None:
+    async with calling(kind(behaviour={"speak": a_while}), reconnect=BUDGET) as call:
+        await call.engine.say("First.")
+        await call.engine.say("Second.")
+        lose(call.provider())
+        await turns()
+        await call.engine.say("Third.")
+        await asyncio.sleep(1)
+        asked = call.provider().of("speak")
+        call.provider().answers("First.")
+        lose(call.provider())
+        await asyncio.sleep(1)
+
+        assert asked == ["First.", "Second.", "Third."]
+        assert call.provider().of("speak") == ["Second.", "Third."]
+
+
+@virtual
+async def test_text_that_cannot_be_paid_keeps_nothing_else_from_it() -> None:
+    async def refuses(_: Any, text: str) -> None:
+        if refused and text == "One?":
+            raise ProviderError("no", recoverable=False)
+
+    refused: list[str] = []
+    async with calling(kind(behaviour={"send_text": refuses}), reconnect=BUDGET) as call:
+        await call.engine.send_text("One?")
+        await call.engine.say("Two.")
+        await call.engine.send_text("Three?")
+        refused.append("One?")
+        lose(call.provider())
+        await turns()
+
+        assert call.provider().of("speak") == ["Two."]
+        assert call.provider().of("send_text") == ["One?", "Three?"]
+        assert len(call.seen.of(EventType.ERROR_GENERAL)) == 1
+
+
+@virtual
+async def test_interruption_while_debts_are_paid_drops_what_waits() -> None:
+    async with calling(kind(behaviour={"speak": a_while}), reconnect=BUDGET) as call:
+        await call.engine.say("First.")
+        await call.engine.say("Second.")
+        await call.engine.send_text("Third?")
+        lose(call.provider())
+        await turns()
+        call.engine.interrupt()
+        await asyncio.sleep(1)
+        await call.engine.wait_idle(timeout_s=5)
+
+        assert call.provider().of("speak") == ["First."]
+        assert call.provider().of("send_text") == []
+
+
 @pytest.mark.parametrize("reason", ["switch", "rollover"])
 @virtual
 async def test_words_asked_for_while_the_next_session_opens_are_said_by_it(reason: str) -> None:
-    async def slowly(*_: Any) -> None:
-        await asyncio.sleep(0.2)
-
-    planned = [None, slowly]
+    planned = [None, a_while]
 
     async def connect(*_: Any) -> None:
         what = planned.pop(0) if planned else None
@@ -116,7 +171,7 @@ async def test_words_asked_for_while_the_next_session_opens_are_said_by_it(reaso
             await what()
 
     one = kind(behaviour={"connect": connect})
-    async with calling(one, others={"two": kind(behaviour={"connect": slowly})}) as call:
+    async with calling(one, others={"two": kind(behaviour={"connect": a_while})}) as call:
         if reason == "rollover":
             call.provider().emit_event(EventType.SESSION_EXPIRING, {"deadline_s": 3.0})
             moving = None
