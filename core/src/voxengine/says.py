@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import attrs
 
@@ -23,6 +24,16 @@ class Say:
     """Whether a session ended in the middle of it."""
     rest: str = attrs.field(default="", repr=False)
     """What was not given then."""
+    origin: Say | None = attrs.field(default=None, repr=False)
+    """What this is the rest of; it may still be heard."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that a snapshot keeps."""
+        return {"text": self.text, "behind": self.behind, "is_cut": self.is_cut, "rest": self.rest}
+
+    def is_of(self, begun: Iterable[object]) -> bool:
+        """Return whether it, or what it is the rest of, is among those."""
+        return self in begun or (self.origin is not None and self.origin.is_of(begun))
 
 
 class Says:
@@ -72,14 +83,15 @@ class Says:
 
     def settle(self, policy: Literal["continue", "restart", "leave"]) -> None:
         """Apply ``reconnect.cut_reply`` to what was cut; what nothing was given of is owed whatever it says."""
-        for say in list(self._owed):
+        left: list[Say] = []
+        for say in self._owed:
             if not say.is_cut:
-                continue
-            say.is_cut = False
-            if policy == "continue":
-                say.text = say.rest
-            if policy == "leave" or not say.text:
-                self._owed.remove(say)
+                left.append(say)
+            elif policy == "restart":
+                left.append(Say(say.text, say.behind, origin=say))
+            elif policy == "continue" and say.rest:
+                left.append(Say(say.rest, say.behind, origin=say))
+        self._owed = left
 
     def in_order(self, texts: list[str]) -> list[str | Say]:
         """Return what a session that takes over is asked for: text turns, and what is to be said, as they came.
@@ -103,14 +115,13 @@ class Says:
             copy: What can still be heard is cut in it.
             audible: The responses that can still be heard, oldest first.
         """
-        open_ones: list[Say] = []
+        open_ones, begun = list[Say](), [response.words for response in audible]
         for response in audible:
             say = response.words
-            if isinstance(say, Say):
+            if isinstance(say, Say) and not (say.origin is not None and say.origin.is_of(begun)):
                 shown = _shown(copy, response)
                 open_ones.append(attrs.evolve(say, is_cut=bool(shown), rest=rest_of(say.text, shown)))
-        begun = [response.words for response in audible]
-        return open_ones + [say for say in self._owed if say not in begun]
+        return open_ones + [say for say in self._owed if not say.is_of(begun)]
 
     def restore(self, owed: list[Say]) -> None:
         """Go on where another engine was."""

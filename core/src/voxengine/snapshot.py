@@ -110,7 +110,7 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
         "start": start,
         "turn": turn,
         "cut_reply": tuple(cut),
-        "says": tuple(attrs.asdict(say) for say in conversation.says.cut_in(copy, audible)),
+        "says": tuple(say.to_json() for say in conversation.says.cut_in(copy, audible)),
         "role": conversation.role,
         "owes_tool_answer": called or conversation.calls.is_unclaimed or responses.owes_tool,
     }, copy

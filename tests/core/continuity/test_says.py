@@ -238,3 +238,19 @@ def test_between_what_was_given_and_its_rest_lies_no_word(text: str, n_given: in
 
 def test_what_was_said_in_other_words_is_said_whole() -> None:
     assert rest_of("Good morning, Ada.", "Hello Ada") == "Good morning, Ada."
+
+
+@pytest.mark.parametrize("policy", ["continue", "restart"])
+@virtual
+async def test_snapshot_of_words_that_go_on_owes_what_is_not_heard_of_both_halves(policy: str) -> None:
+    async with calling(reconnect={**BUDGET, "cut_reply": policy}) as call:
+        await call.engine.say(WORDS)
+        call.provider().starts("r1")
+        call.provider().writes("This call ")
+        call.provider().sounds(600)
+        lose(call.provider())
+        await turns()
+
+        (owed,) = call.engine.snapshot()["says"]
+
+        assert (owed["text"], owed["rest"]) == (WORDS, WORDS)  # Nothing has been played yet.
