@@ -131,10 +131,10 @@ class ResponseTracker:
         if self.current is not None and self.current.is_inferred:
             self._end_inferred(self.current)
 
-    def owe(self, trigger: str, covers: int | None) -> None:
+    def owe(self, trigger: str) -> None:
         """Note that a response comes before those that are asked for from now on, though none was asked for by name."""
         if not self._is_asked(trigger):
-            self._requests.append(Request(trigger, covers))
+            self._requests.append(Request(trigger))
 
     def expect(self) -> None:
         """Note that a response is due though none was asked for by name: the vendor knows that the turn is over."""

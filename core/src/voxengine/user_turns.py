@@ -177,7 +177,7 @@ class UserTurns:
             return
         finds_ends = owner.config["turn_detection"].kind not in ("client", "manual")
         if finds_ends and (current is None or current.trigger != "audio"):
-            self._responses.owe("audio", self.turn_end)
+            self._responses.owe("audio")
 
     def take_back(self, item_id: str) -> None:
         """Forget a text turn that did not reach the provider: its caller was told so."""

@@ -267,6 +267,10 @@ async def test_option_that_a_provider_lacks_is_a_warning() -> None:
             True,
             False,
         ]
+        assert call.engine.session is not None
+        settings = call.engine.session.settings
+        assert (settings["voice"], settings["tools"]) == ("ada", [])
+        assert settings.keys().isdisjoint({"temperature", "language"})
 
 
 # -- the history of what was said -------------------------------------------------------------------
@@ -366,6 +370,23 @@ async def test_text_behind_a_spoken_turn_does_not_take_its_answer() -> None:
         triggers = [event.trigger for event in call.seen.of(EventType.RESPONSE_STARTED)]
         assert triggers == ["audio", "text"]
         assert call.engine._conversation.user.n_unanswered == 0
+
+
+@virtual
+async def test_speech_that_ends_behind_a_text_is_covered_by_the_answer_that_comes_first() -> None:
+    async with calling() as call:
+        engine, one = call.engine, call.provider()
+        await speak(engine, speech(500), paced=True)
+        one.hears(0, 500)
+        await speak(engine, speech(500), paced=True)
+        one.emit_event(EventType.SPEECH_STARTED, {"at_ms": 500})
+        await engine.send_text("And this?")
+        one.emit_event(EventType.SPEECH_ENDED, {"at_ms": 1000})
+        one.answers("To all that was spoken.", "r1", "i1")
+        one.answers("To the text.", "r2", "i2")
+        await engine.wait_idle(timeout_s=5)
+
+        assert engine._conversation.user.n_unanswered == 0
 
 
 @pytest.mark.parametrize("change", ["append", "edit", "delete"])
