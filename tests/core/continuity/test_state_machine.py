@@ -157,6 +157,8 @@ class Conversations(RuleBasedStateMachine):
         n = len(self.says)
         said = Words((f"Alpha{n}", f"Bravo{n}", f"Charlie{n}", f"Delta{n}"))
         self.says.append(said)
+        # What the user said and nobody has answered is heard again, and interrupts then.
+        said.is_waived = self.engine._conversation.user.has_open_turn
         try:
             self.run(self.engine.say(" ".join(said.words)))
         except ConnectionLost:
