@@ -201,8 +201,6 @@ class Conversation:
         request = self.responses.request_failed()
         if request is None or request.trigger == "audio":
             self.user.not_answered()
-        elif request.words is not None:
-            self.says.given(request.words)
 
     def _response_started(self, session: Session, data: dict[str, Any]) -> None:
         session.has_boundaries = True

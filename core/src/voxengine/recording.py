@@ -126,7 +126,8 @@ def begin_recording(
     """Record an engine that is not connected; see ``VoiceEngine.record``."""
     plain = Plain(audio=audio, transcripts=transcripts)
     config = engine._config
-    snapshot = engine.snapshot() if engine._kept is not None else None
+    is_new = engine._kept is None
+    snapshot = None if is_new and not len(engine.history) else engine.snapshot()
     header = {
         "voxengine": voxengine.__version__,
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -135,6 +136,7 @@ def begin_recording(
         "wire": wire and audio and transcripts,
         "config": show_config(plain, config),
         "snapshot": plain.value(_without_audio(snapshot) if snapshot and not audio else snapshot),
+        "is_new": is_new,
         "taps": list(engine._taps.names),
         "filters_output": engine._taps.has("on_output"),
     }
@@ -279,10 +281,7 @@ class Recorder:
             return self._n
 
         def end(n: int, error: BaseException | None) -> None:
-            fields: dict[str, Any] = {} if error is None else {"error": self._plain.value(error)}
-            if isinstance(error, asyncio.CancelledError):
-                fields["is_cancelled"] = True
-            self.write("return", n=n, **fields)
+            self.write("return", n=n, **self._ended_by(error))
 
         def is_inner() -> bool:
             engine = self._engine
@@ -323,6 +322,13 @@ class Recorder:
             return result
 
         return called_async if is_async else called
+
+    def _ended_by(self, error: BaseException | None) -> dict[str, Any]:
+        """Return what the end of a call shows of an exception."""
+        fields: dict[str, Any] = {} if error is None else {"error": self._plain.value(error)}
+        if isinstance(error, asyncio.CancelledError):
+            fields["is_cancelled"] = True
+        return fields
 
     def _given(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a call was given in plain form; secrets in it are hidden from here on."""
@@ -496,10 +502,8 @@ class Recorder:
 
     def replied(self, n: int, session_id: str | None, result: Any, error: BaseException | None) -> None:
         """Note how it ended."""
-        fields: dict[str, Any] = {}
-        if error is not None:
-            fields["error"] = self._plain.value(error)
-        elif result is not None:
+        fields = self._ended_by(error)
+        if error is None and result is not None:
             fields["result"] = self._plain.value(result)
         self.write("reply", n=n, session_id=session_id, **fields)
 

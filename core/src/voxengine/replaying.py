@@ -14,13 +14,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from voxengine import replaying_parts as parts
-from voxengine._config_json import config_from_json
 from voxengine.audio.playback import ExternalClock
-from voxengine.engine import VoiceEngine
-from voxengine.errors import ConfigError, ProviderNotFound, UsageError
+from voxengine.errors import ProviderNotFound, UsageError
 from voxengine.events import EventType
 from voxengine.inputs import encoded
 from voxengine.recording import STEPS, put_before
@@ -92,7 +88,7 @@ class Replayer:
 
     async def run(self) -> Replay:
         """Run the recording; on a :class:`ReplayLoop`."""
-        engine = self._engine = self._make_engine()
+        engine = self._engine = parts.make_engine(self.tape, self._registry)
         self._install(engine)
         try:
             await self._go_through()
@@ -194,24 +190,6 @@ class Replayer:
             await asyncio.wait(self._calls.values(), timeout=_END_S)
 
     # -- the engine -------------------------------------------------------------------------------
-
-    def _make_engine(self) -> VoiceEngine:
-        header = self.tape.header
-        try:
-            config = config_from_json(header["config"])
-        except (KeyError, TypeError, AttributeError):
-            raise ConfigError(
-                f"The first line of the recording {self.tape.path.name!r} is damaged."
-            ) from None
-        config = attrs.evolve(
-            config,
-            playback="external" if config.playback == "external" else "null",
-            input_device=None,
-            output_device=None,
-        )
-        if header.get("snapshot") is not None:
-            return VoiceEngine.resume(header["snapshot"], config, registry=self._registry)
-        return VoiceEngine(config, registry=self._registry)
 
     def _install(self, engine: Any) -> None:
         parts.add_tools(engine, next((line["tools"] for line in self.tape.of("call") if "tools" in line), []))
@@ -334,8 +312,8 @@ class Replayer:
         kind = line["k"]
         if kind == "call":
             self._call(line)
-        elif kind == "return":
-            task = self._calls.get(line["n"])
+        elif kind == "return" or line.get("n") in self._score.cancelling:
+            task = self._calls.get(self._score.cancelling.get(line["n"], line["n"]))
             if task is not None:
                 task.cancel()
         elif kind == "input":

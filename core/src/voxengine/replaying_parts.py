@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
+from voxengine._config_json import config_from_json
 from voxengine.capabilities import Capabilities
+from voxengine.engine import VoiceEngine
+from voxengine.errors import ConfigError
 from voxengine.events import EventType
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.contract import CONTRACT
@@ -36,6 +39,7 @@ __all__ = [
     "first_difference",
     "give_up",
     "is_same_json",
+    "make_engine",
     "start_now",
 ]
 
@@ -62,6 +66,31 @@ def _settled(value: Any) -> Any:
         error = value["$error"]
         return {"type": error["type"], "message": _NUMBER.sub("#", error["message"])}
     return value
+
+
+def make_engine(tape: Tape, registry: ProviderRegistry) -> VoiceEngine:
+    """Return the engine that a recording begins with, not connected.
+
+    Raises:
+        ConfigError: The first line of the recording is damaged.
+    """
+    header = tape.header
+    try:
+        config = config_from_json(header["config"])
+    except (KeyError, TypeError, AttributeError):
+        raise ConfigError(f"The first line of the recording {tape.path.name!r} is damaged.") from None
+    config = attrs.evolve(
+        config,
+        playback="external" if config.playback == "external" else "null",
+        input_device=None,
+        output_device=None,
+    )
+    if header.get("snapshot") is None:
+        return VoiceEngine(config, registry=registry)
+    engine = VoiceEngine.resume(header["snapshot"], config, registry=registry)
+    if header.get("is_new"):
+        engine._kept = None  # The application put something into the history; nobody had held it before.
+    return engine
 
 
 def add_tools(engine: Any, specs: list[dict[str, Any]]) -> None:

@@ -60,6 +60,9 @@ class Score:
         self.asks: dict[tuple[int, str], deque[int]] = {}
         self.replies: dict[int, int] = {}
         self.returns: dict[int, int] = {}
+        self.cancelling: dict[int, int] = {}
+        """The call whose cancelling ended a call of the provider, by number."""
+        self._cancelled: list[Mapping[str, Any]] = []
         self.answers: dict[tuple[str, str | None], deque[int]] = {}
         """What the playback clock answered."""
         self.steps: dict[str, deque[int]] = {}
@@ -93,8 +96,17 @@ class Score:
             self.asks.setdefault((line["session"], line["hook"]), deque()).append(index)
         elif kind == "reply":
             self.replies[line["n"]] = index
+            if line.get("is_cancelled"):
+                self._cancelled.append(line)
         elif kind == "return":
             self.returns[line["n"]] = index
+            if line.get("is_cancelled"):
+                self.cancelling |= {
+                    held["n"]: line["n"] for held in self._cancelled if held["t"] == line["t"]
+                }
+                self._cancelled.clear()
+        elif kind == "call" and line["method"] == "disconnect":
+            self._cancelled.clear()  # That ends what is open by itself.
         elif kind == "heard":
             self.answers.setdefault((line["of"], line["item"]), deque()).append(index)
         elif kind == "step":

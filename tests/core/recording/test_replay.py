@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,43 @@ def test_failed_connect_runs_again(tmp_path: Path) -> None:
 
     assert EventType.CONNECTION_FAILED in types(seen)
     assert outcome.is_same
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.3])
+def test_connect_that_the_application_cancels_runs_again(tmp_path: Path, after_s: float) -> None:
+    async def hurry() -> list[Any]:
+        engine = VoiceEngine(config(faults=[{"do": "stall", "at": "ready"}]), registry=registry())
+        seen: list[Any] = []
+        engine.events.on("*", seen.append)
+        engine.record(tmp_path / "talk.jsonl")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await engine.connect()
+        await engine.disconnect()
+        return seen
+
+    seen = run_virtual(hurry(), socket_grace_s=0.0)
+
+    assert types(seen) == [EventType.CONNECTION_STARTING, EventType.CONNECTION_FAILED]
+    assert replay(tmp_path / "talk.jsonl").differences == ()
+
+
+@pytest.mark.parametrize("when", ["before record", "behind record"])
+def test_history_before_connect_runs_again(tmp_path: Path, when: str) -> None:
+    async def talk() -> None:
+        engine = VoiceEngine(config(), registry=registry())
+        if when == "before record":
+            engine.history.add_system("Be brief.")
+        engine.record(tmp_path / "talk.jsonl")
+        if when == "behind record":
+            engine.history.add_system("Be brief.")
+        async with engine:
+            await engine.send_text("Hello")
+            await engine.wait_idle()
+
+    run_virtual(talk(), socket_grace_s=0.0)
+
+    assert replay(tmp_path / "talk.jsonl").differences == ()
 
 
 def test_call_that_began_with_a_fallback_runs_again(tmp_path: Path) -> None:
