@@ -112,8 +112,8 @@ def supported_detection(
 def settings_of(
     config: VoiceEngineConfig, session: Session, source: AudioFormat, target: AudioFormat
 ) -> dict[str, Any]:
-    """Return what a session's ``settings`` begin with: what it was asked for, in neutral words."""
-    given = session.config
+    """Return what a session's ``settings`` begin with: what it was asked for and can be had, in neutral words."""
+    given, honoured = session.config, type(session.provider).options
     shown = {
         name: given[name]
         for name in (
@@ -125,8 +125,9 @@ def settings_of(
             "modalities",
             "tool_choice",
         )
-        if name in given
+        if name in given and (honoured is None or name in honoured)
     }
+    tools = given.get("tools", ()) if session.can("session_tools") else ()
     return {
         "provider": config.provider,
         "mode": config.mode,
@@ -137,7 +138,7 @@ def settings_of(
         "input_format": source.describe(),
         "output_format": target.describe(),
         "provider_input_format": session.input_format.describe(),
-        "tools": [tool["name"] for tool in given.get("tools", ())],
+        "tools": [tool["name"] for tool in tools],
     }
 
 

@@ -23,7 +23,7 @@ from voxengine.history import Projection
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.providers.base import BaseProvider
 from voxengine.providers.registry import ProviderRegistry
-from voxengine.replay import Debt, in_turn, pay, replay_from, take_turn_control
+from voxengine.replay import Debt, cut_note, in_turn, pay, replay_from, take_turn_control
 from voxengine.sender import InputSender
 from voxengine.session import CLOSE_DEADLINE_S, Session, choose_format
 from voxengine.taps import Taps
@@ -297,11 +297,7 @@ class Continuity:
         conversation.telling.cut(session, conversation.end_responses("switch"))
         conversation.says.settle(move.cut_reply)
         session.unpaid = deque(conversation.says.in_order(list(user.unanswered_texts)))
-        cut = [
-            conversation.history.get(held) for held in conversation.cut_reply if held in conversation.history
-        ]
-        is_unheard = not any(item.context_text for item in cut)
-        debt = Debt(user.turn_end, is_by_hand, unclaimed, bool(conversation.cut_reply), is_unheard)
+        debt = Debt(user.turn_end, is_by_hand, unclaimed, cut_note(conversation, move.cut_reply))
         replayed = self.attach_input(session, config, start)
         assert session.sender is not None
         if is_by_hand:
@@ -317,7 +313,7 @@ class Continuity:
     async def _settle(self, old: Session | None, session: Session, debt: Debt, move: Move) -> None:
         try:
             await self._conversation.telling.wait()
-            await pay(self._conversation, session, debt, move.cut_reply)
+            await pay(self._conversation, session, debt)
         finally:
             session.unpaid = None
             if old is not None:

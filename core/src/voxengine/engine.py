@@ -206,7 +206,7 @@ class VoiceEngine(Keeping):
         try:
             await self._conversation.telling.wait()
             if session is self._session:  # Else the one that took over was given it.
-                await session.call("send_text", text)
+                await self._conversation.telling.text(session, item_id, text)
         except VoxEngineError:
             if self._is_recovering() or session is not self._session:
                 return  # A session that takes over, or has meanwhile, is given the turn.

@@ -197,7 +197,10 @@ class History:
         """
         self.guard("history.delete")
         for item in self._remove(self.get(item_id)):
-            self._changed("delete", item)
+            try:
+                self._changed("delete", item)  # Who is told may still ask what a vendor calls it.
+            finally:
+                self._forget_names(item.id)
 
     # -- what the user did ----------------------------------------------------------------------
 
@@ -377,6 +380,10 @@ class History:
         """Return what a session's vendor calls our item, the latest name; None when unknown."""
         return self._theirs.get(epoch, {}).get(item_id)
 
+    def vendor_ids(self, item_id: str, epoch: int) -> tuple[str, ...]:
+        """Return everything that a session's vendor calls our item, the oldest name first."""
+        return tuple(name for name, known in self._ours.get(epoch, {}).items() if known == item_id)
+
     def release(self, epoch: int) -> None:
         """Forget the names of a session that ended."""
         self._ours.pop(epoch, None)
@@ -520,7 +527,9 @@ class History:
         while self._max_items is not None and len(self._items) > self._max_items:
             older = [old for old in self._items.values() if old is not item] or [item]
             oldest = next((old for old in older if old.kind is not ItemKind.SYSTEM), older[0])
-            self.n_forgotten += len(self._remove(oldest))
+            for gone in self._remove(oldest):
+                self.n_forgotten += 1
+                self._forget_names(gone.id)
 
     def _put(self, item: Item) -> Item:
         self.guard("history.edit")
@@ -546,11 +555,13 @@ class History:
         for one in gone:
             del self._items[one.id]
             self._with_audio.pop(one.id, None)
-            for epoch, theirs in self._theirs.items():
-                if theirs.pop(one.id, None) is not None:
-                    ours = self._ours[epoch]
-                    self._ours[epoch] = {name: known for name, known in ours.items() if known != one.id}
         return gone
+
+    def _forget_names(self, item_id: str) -> None:
+        for epoch, theirs in self._theirs.items():
+            if theirs.pop(item_id, None) is not None:
+                ours = self._ours[epoch]
+                self._ours[epoch] = {name: known for name, known in ours.items() if known != item_id}
 
     def _let_audio_go(self, *, answered: bool = False) -> None:
         """Drop audio that need not be kept; ``answered``: some turn may have been answered since."""

@@ -52,7 +52,7 @@ class ProviderSpec:
         """Send user audio (PCM16, whole frames, the session's input format); wait while the service is slow."""
 
     @hookspec(firstresult=True)
-    def send_text(self, text: str) -> Awaitable[None]:  # type: ignore[empty-body]
+    def send_text(self, text: str) -> Awaitable[str | None]:  # type: ignore[empty-body]
         """Send a complete user turn as text and ask for an answer; a synthesiser speaks it."""
 
     @hookspec(firstresult=True)

@@ -33,8 +33,7 @@ def after_loss(method: str, provider: str, failure: ProviderError, n_unanswered:
         f"{method}(): the session with {provider} was lost ({failure}). Nothing was sent; switch_provider continues the "
         "conversation.",
         provider=provider,
-        code=failure.code,
-        recoverable=failure.recoverable,
+        recoverable=failure.recoverable,  # Its code is not: a timeout of wait_idle() is another thing than a loss by one.
         retry_after_s=failure.retry_after_s,
         vendor_code=failure.vendor_code,
         close_code=failure.close_code,

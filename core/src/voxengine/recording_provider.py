@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from voxengine.errors import VoxEngineError
 from voxengine.events import EventType
 from voxengine.history import Heard
 from voxengine.hookspecs import REQUIRED_HOOKS
 from voxengine.providers.base import (
+    ITEM_CHANGES,
     BaseProvider,
     ProviderSink,
     WireObserver,
@@ -109,6 +110,7 @@ def recorded_class(name: str, cls: type[BaseProvider], recorder: Recorder) -> ty
                 declared=capabilities_to_json(cls.capabilities),
                 capabilities=capabilities_to_json(effective_capabilities(cls, self.config)),
                 options=None if cls.options is None else sorted(cls.options),
+                changes_items=all(overrides(cls, method) for method in ITEM_CHANGES),
             )
             sink, wire_observer = _Sink(sink, self, recorder), _observer(self, recorder, wire_observer)
         cls.attach(self, sink, wire_observer)
@@ -124,7 +126,10 @@ def recorded_class(name: str, cls: type[BaseProvider], recorder: Recorder) -> ty
     }
     for hook in CONTRACT:
         if hook in REQUIRED_HOOKS or overrides(cls, hook):
-            namespace[hook] = _hook(getattr(cls, hook), hook, recorder)
+            namespace[hook] = _hook(getattr(cls, hook), hook, CONTRACT[hook], recorder)
+    for method in ITEM_CHANGES:
+        if overrides(cls, method):
+            namespace[method] = _hook(getattr(cls, method), method, ("item", "vendor_ids"), recorder)
     kind: Any = type(cls)
     made: type[BaseProvider] = kind(cls.__name__, (cls,), namespace)
     return made
@@ -139,9 +144,9 @@ def _observer(provider: Any, recorder: Recorder, observer: WireObserver | None) 
     return observe
 
 
-def _hook(method: Callable[..., Any], hook: str, recorder: Recorder) -> Callable[..., Any]:
-    names: Final = CONTRACT[hook]
-
+def _hook(
+    method: Callable[..., Any], hook: str, names: tuple[str, ...], recorder: Recorder
+) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _inside.get():

@@ -15,12 +15,13 @@ from voxengine.config import TurnDetection
 from voxengine.conversation import Conversation
 from voxengine.errors import VoxEngineError
 from voxengine.events import EventType
+from voxengine.history import ItemKind
 from voxengine.notes import CONTINUE, RESTART, USE_RESULT
 from voxengine.says import Say
 from voxengine.session import Session
 from voxengine.turns import endpointing_silence_ms
 
-__all__ = ["Debt", "in_turn", "pay", "replay_from", "take_turn_control"]
+__all__ = ["Debt", "cut_note", "in_turn", "pay", "replay_from", "take_turn_control"]
 
 
 @attrs.frozen
@@ -33,10 +34,8 @@ class Debt:
     """Whether the session is under manual control, so that it can be told where the turn ends."""
     unclaimed_tool: bool
     """A tool's result reached nobody who could use it."""
-    cut_reply: bool
-    """An answer was cut, and nothing was said since."""
-    is_unheard: bool
-    """Nothing of that answer was heard."""
+    cut_note: str
+    """What is asked for because an answer was cut, and nothing was said since; "" when nothing is."""
 
 
 async def take_turn_control(conversation: Conversation, session: Session) -> bool:
@@ -80,9 +79,21 @@ def in_turn(conversation: Conversation, session: Session) -> bool:
     return user.is_speaking or user.turn_end is not None
 
 
-async def pay(
-    conversation: Conversation, session: Session, debt: Debt, policy: Literal["continue", "restart", "leave"]
-) -> None:
+def cut_note(conversation: Conversation, policy: Literal["continue", "restart", "leave"]) -> str:
+    """Return what an agent that takes over is asked for because an answer was cut; "" when nothing is.
+
+    One of which nothing was heard is given again. The turn is not asked again where a tool was called for it.
+    """
+    cut, history = conversation.cut_reply, conversation.history
+    if not cut or policy == "leave":
+        return ""
+    if policy == "continue" and any(history.get(held).context_text for held in cut if held in history):
+        return CONTINUE
+    said = [item.kind for item in history if item.id not in cut and item.kind is not ItemKind.SYSTEM]
+    return USE_RESULT if said and said[-1] is ItemKind.TOOL_RESULT else RESTART
+
+
+async def pay(conversation: Conversation, session: Session, debt: Debt) -> None:
     """Ask a session that has taken over for everything that is owed.
 
     What fails is reported as an event and keeps the rest from nothing; a text stays owed then.
@@ -108,9 +119,8 @@ async def pay(
         return
     if debt.unclaimed_tool:
         await tried(_ask(conversation, session, USE_RESULT, "tool"))
-    elif debt.cut_reply and policy != "leave":
-        goes_on = policy == "continue" and not debt.is_unheard
-        await tried(_ask(conversation, session, CONTINUE if goes_on else RESTART, "server"))
+    elif debt.cut_note:
+        await tried(_ask(conversation, session, debt.cut_note, "server"))
 
 
 async def _end_spoken_turns(conversation: Conversation, session: Session, debt: Debt) -> bool:
@@ -143,7 +153,7 @@ async def _ask_for(conversation: Conversation, session: Session, owed: str | Say
         if text is None:
             return False
         conversation.responses.input("text", is_request=True)
-        await session.call("send_text", text)
+        await conversation.telling.text(session, owed, text)
         return True
     if not conversation.says.is_owed(owed):
         return False

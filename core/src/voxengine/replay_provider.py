@@ -16,7 +16,7 @@ from voxengine.capabilities import Capabilities
 from voxengine.errors import ConfigError, NotConnected
 from voxengine.events import EventType
 from voxengine.history import Heard, Item
-from voxengine.providers.base import BaseProvider
+from voxengine.providers.base import ITEM_CHANGES, BaseProvider
 from voxengine.providers.contract import CONTRACT
 from voxengine.recording_file import Tape, read_recording
 from voxengine.recording_shown import show_arguments
@@ -306,6 +306,8 @@ def _script(tape: Tape, number: int) -> list[dict[str, Any]]:
     hooks: dict[int, str] = {}
     lines: list[dict[str, Any]] = []
     for line in tape.of("ask", "reply", "said", "lost"):
+        if line["k"] == "ask" and line["hook"] in ITEM_CHANGES:
+            continue  # What the application did to its history; another one need not.
         if line["k"] == "ask" and line["session"] == number:
             hooks[line["n"]] = line["hook"]
         elif line["k"] == "reply":

@@ -25,6 +25,7 @@ from voxengine.testing.clock import VirtualTimeLoop
 from voxengine.tools import Tool
 
 if TYPE_CHECKING:
+    from voxengine.history import Item
     from voxengine.replaying import Replayer
 
 __all__ = [
@@ -154,8 +155,9 @@ class DrivenProvider(BaseProvider):
     async def send_audio(self, audio_data: bytes) -> None:
         await self._ask("send_audio", audio_data)
 
-    async def send_text(self, text: str) -> None:
-        await self._ask("send_text", text)
+    async def send_text(self, text: str) -> str | None:
+        name: str | None = await self._ask("send_text", text)
+        return name
 
     async def interrupt(self, heard: Any = None) -> None:
         await self._ask("interrupt", heard)
@@ -194,6 +196,20 @@ class DrivenProvider(BaseProvider):
         return await self.replayer.asked(self._number, hook, dict(zip(CONTRACT[hook], args, strict=False)))
 
 
+class _ChangingProvider(DrivenProvider):
+    """One whose service was told of changed items."""
+
+    async def try_delete_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        return await self._change("try_delete_item", item, vendor_ids)
+
+    async def try_replace_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        return await self._change("try_replace_item", item, vendor_ids)
+
+    async def _change(self, method: str, item: Item, vendor_ids: Sequence[str]) -> bool:
+        args = {"item": item, "vendor_ids": vendor_ids}
+        return bool(await self.replayer.asked(self._number, method, args))
+
+
 class DrivenRegistry(ProviderRegistry):
     """Hands out classes that stand for those of the recording."""
 
@@ -223,7 +239,8 @@ class DrivenRegistry(ProviderRegistry):
                 "capabilities": capabilities_from_json(line.get("declared", {})),
                 "options": None if options is None else frozenset(options),
             }
-            cls = self._kinds[key] = type("DrivenProvider", (DrivenProvider,), namespace)
+            base = _ChangingProvider if line.get("changes_items") else DrivenProvider
+            cls = self._kinds[key] = type("DrivenProvider", (base,), namespace)
         return cls
 
     def loaded(self, name: str) -> type[BaseProvider]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from voxengine.activity import Activity
 from voxengine.events import EventType
 from voxengine.history import Change, History, Item, ItemKind
 from voxengine.notes import heard_of
-from voxengine.session import Session
+from voxengine.providers.base import overrides
+from voxengine.session import CALL_DEADLINE_S, Session
 
 __all__ = ["Telling"]
 
@@ -44,8 +45,20 @@ class Telling:
             return
         if kind == "append":
             self._tell(session, item, "that a history item was added")
-        else:
-            self._cannot(session, f"that a history item was changed ({kind})")
+            return
+        what = f"that a history item was changed ({kind})"
+        method = "try_delete_item" if kind == "delete" else "try_replace_item"
+        if not session.can("items") or not overrides(type(session.provider), method):
+            self._cannot(session, what)
+            return
+        work = self._revise(session, method, item, what, self._last)
+        self._last = self._activity.start(work, "item")
+
+    async def text(self, session: Session, item_id: str, text: str) -> None:
+        """Send a user turn as text, and note what the service calls it; see :meth:`Session.call` for what it raises."""
+        vendor_id = await session.call("send_text", text)
+        if isinstance(vendor_id, str) and item_id in self._history:
+            self._history.bind(vendor_id, item_id, session.epoch)
 
     def cut(self, session: Session, items: Iterable[str]) -> None:
         """Put right what a session was told of answers before its time that were cut since.
@@ -83,6 +96,29 @@ class Telling:
             await session.call("send_item", item)
         except Exception as error:
             self._report(session, error)
+
+    def _revise(
+        self, session: Session, method: str, item: Item, what: str, before: asyncio.Task[Any] | None
+    ) -> Coroutine[Any, Any, None]:
+        names = self._history.vendor_ids(item.id, session.epoch)  # Now: those of a deleted item go.
+
+        async def revise() -> None:
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            if not session.is_ready:
+                return
+            try:
+                async with asyncio.timeout(CALL_DEADLINE_S):
+                    is_told = await getattr(session.provider, method)(item, names)
+            except Exception as error:
+                self._report(session, session.failed(method, error))
+                return
+            if not is_told:
+                self._cannot(session, what)
+            elif item.id in session.told:
+                session.told[item.id] = item.context_text
+
+        return revise()
 
     def _cannot(self, session: Session, what: str) -> None:
         message = f"The running session of {session.name} cannot be told {what}; a session that takes over will know."

@@ -98,6 +98,27 @@ async def test_spoken_turn_is_not_asked_again(moment: str) -> None:
         assert kinds_of(call) == ["user_audio", "tool_call", "tool_result", "agent"]
 
 
+@pytest.mark.parametrize("policy", ["continue", "restart"])
+@virtual
+async def test_answer_with_the_result_that_is_given_again_asks_for_no_second_call(policy: str) -> None:
+    tool = Tool()
+    async with calling(reconnect={**BUDGET, "cut_reply": policy}, tools=[tool.look_up]) as call:
+        await call.engine.send_text("What is a robin?")
+        one = call.provider()
+        one.starts("r1")
+        one.asks_for("look_up", "c1", "r1", word="robin")
+        one.completes("r1")
+        await asyncio.sleep(1.5)
+        one.starts("r2")
+        one.writes("A bird", "r2", "i2")
+        lose(one)
+        await turns()
+
+        assert call.provider().of("send_text") == [USE_RESULT]
+        told = [str(item.kind) for item in call.provider().of("load_history")[0]]
+        assert told == ["user_text", "tool_call", "tool_result"]
+
+
 @virtual
 async def test_spoken_turn_without_words_goes_over_as_sound_where_the_next_session_takes_that() -> None:
     tool = Tool()

@@ -70,8 +70,9 @@ class Puppet(BaseProvider):
         await self._do("send_audio", audio_data)
         self.audio += audio_data
 
-    async def send_text(self, text: str) -> None:
-        await self._do("send_text", text)
+    async def send_text(self, text: str) -> str | None:
+        name: str | None = await self._do("send_text", text)
+        return name
 
     async def interrupt(self, heard: Heard | None = None) -> None:
         await self._do("interrupt", heard)

@@ -35,6 +35,7 @@ from voxengine.errors import (
     NotConnected,
     ProviderError,
     ProviderNotFound,
+    RateLimited,
     UsageError,
     WrongThread,
 )
@@ -669,6 +670,24 @@ async def test_loss_is_told_once_and_each_call_says_so() -> None:
             await turns()
             assert call.provider().of("disconnect") == [()]
     assert call.seen.session_endings() == {1: ["connection_lost"]}
+
+
+@virtual
+async def test_call_after_a_loss_says_of_it_what_the_loss_said() -> None:
+    loss = RateLimited("recoverable=True", retry_after_s=7.0, vendor_code="its.word", close_code=4029)
+    final = ConnectionLost("recoverable=False", code=ErrorCode.AUTHENTICATION, vendor_code="3000")
+
+    for error in (loss, final):
+        async with calling() as call:
+            call.provider().emit_event(EventType.CONNECTION_LOST, {"error": error})
+
+            with pytest.raises(ConnectionLost, match=f"recoverable={error.recoverable}") as caught:
+                await call.engine.wait_idle()
+
+            told = caught.value
+            assert (told.code, told.recoverable) == ("connection_lost", error.recoverable)
+            assert (told.vendor_code, told.close_code) == (error.vendor_code, error.close_code)
+            assert told.retry_after_s == error.retry_after_s
 
 
 @virtual

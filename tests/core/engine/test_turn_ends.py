@@ -69,8 +69,11 @@ async def test_option_that_a_running_session_lacks_is_said_to_be_without_effect(
         engine.events.on("warning", lambda event: codes.append(event.code))
 
         await engine.configure_session(temperature=1.0, instructions="Be brief.")
+        assert engine.session is not None
+        settings = engine.session.settings
 
     assert codes == ["option_unsupported"]
+    assert "temperature" not in settings
 
 
 @virtual

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from voxengine.errors import (
     AuthenticationFailed,
+    ConnectionLost,
     ErrorCode,
     ProviderError,
     RateLimited,
@@ -96,6 +97,34 @@ def test_close_code_means(close_code: int, code: ErrorCode, recoverable: bool) -
     assert (error.code, error.recoverable, error.close_code) == (code, recoverable, close_code)
     assert error.vendor_code == (str(close_code) if close_code >= 3000 else None)
     assert "3.0 s into the session" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "recoverable", "advice"),
+    [
+        (ErrorCode.SESSION_EXPIRED, True, "keeps the history"),
+        (ErrorCode.QUOTA, False, "no quota left"),
+        (ErrorCode.UNKNOWN, False, "see the close code"),
+    ],
+)
+def test_text_of_an_ending_follows_what_the_service_says_of_it(
+    code: ErrorCode, recoverable: bool, advice: str
+) -> None:
+    error = outcomes.was_closed(TARGET, 4000, "recoverable=maybe", 3.04)
+
+    recoded = outcomes.recoded(error, code, "its.word")
+
+    assert (recoded.code, recoded.recoverable, recoded.vendor_code) == (code, recoverable, "its.word")
+    assert recoded.close_code == 4000
+    assert str(recoded).startswith('acme closed the connection (4000, "recoverable=maybe") 3.0 s into')
+    assert f"session. recoverable={recoverable}: " in str(recoded)
+    assert advice in str(recoded)
+
+
+def test_text_of_an_ending_that_says_nothing_of_it_is_left() -> None:
+    error = outcomes.recoded(ConnectionLost("gone", vendor_code="4000"), ErrorCode.QUOTA, None)
+
+    assert (str(error), error.code, error.recoverable, error.vendor_code) == ("gone", "quota", False, "4000")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from voxengine.testing import leak_check, run_virtual, virtual
 from voxengine.transport import (
     Transport,
     WebSocketTransport,
+    check_headers,
     connect_websocket,
     framed,
     handshake_response,
@@ -304,6 +305,26 @@ async def test_header_with_a_line_break_is_refused_without_its_value() -> None:
         await connect("ws://localhost/", headers={"Authorization": f"Bearer {SECRET}\n"})
 
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["X-Trace id", "X-Trace:", "X-Trace\r\nY", "X-Tracé", "", "(x)"])
+async def test_header_with_a_name_that_none_may_have_is_refused_without_what_follows_it(header: str) -> None:
+    shown = "X-Trac" if header.startswith("X") else "name of a header"
+
+    with pytest.raises(ConfigError, match=shown) as caught:
+        await connect("ws://localhost/", headers={f"{header}{SECRET if header else ''}": "x"})
+
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "a\x1bb", "a\x7f"])
+async def test_header_with_a_control_character_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="X-Trace"):
+        await connect("ws://localhost/", headers={"X-Trace": value})
+
+
+def test_every_name_that_the_standard_allows_is_taken() -> None:
+    check_headers({"!#$%&'*+-.^_`|~09azAZ": "a value,\twith anything: é"})
 
 
 @pytest.mark.parametrize(("proxy", "expected"), [("auto", True), (None, None), ("http://p:1", "http://p:1")])

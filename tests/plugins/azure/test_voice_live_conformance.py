@@ -140,6 +140,25 @@ async def test_everything_that_a_conversation_says_fits_the_official_models(url:
     assert spoken[-1] == "Welcome aboard."
 
 
+async def test_history_that_is_changed_in_mid_call_is_changed_at_the_service(url: str, wire: Wire) -> None:
+    engine, events = engine_at(url, wire)
+    async with engine:
+        note = engine.history.add_system("The user is called Ada.")
+        await engine.send_text("Hello.")
+        await engine.wait_idle()
+        text = next(item for item in engine.history if item.kind == "user_text")
+        engine.history.edit(note.id, text="The user is called Grace.")
+        engine.history.delete(text.id)
+        await engine._conversation.telling.wait()
+
+    ids = [event["item"]["id"] for event in wire.of("conversation.item.create")]
+    gone = [event["item_id"] for event in wire.of("conversation.item.deleted")]
+    assert wire.of("conversation.item.create")[2]["previous_item_id"] == ids[0]
+    assert gone == ids[:2]
+    assert [event for event in events if event.type.startswith("error")] == []
+    assert "history_not_told" not in [e.data["code"] for e in events if e.type is EventType.WARNING]
+
+
 @pytest.mark.parametrize("kind", ["server", "semantic", "client", "manual"])
 async def test_speech_is_answered_under_every_turn_detection(url: str, wire: Wire, kind: str) -> None:
     engine, events = engine_at(url, wire, turn_detection=kind, group_ms=60)

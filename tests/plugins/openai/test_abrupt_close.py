@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.plugins.openai.test_bad_input import ENDINGS, ERRORS, SPEECH, emulator, engine_at, of
-from voxengine.errors import ProviderError, VoxEngineError
+from voxengine.errors import AuthenticationFailed, ConnectionLost, ProviderError, VoxEngineError
+from voxengine.events import EventType
 from voxengine.testing import leak_check
 from voxengine_openai import OpenAIProvider
 
@@ -99,6 +101,68 @@ async def test_connection_that_is_cut_anywhere_is_one_ending_and_leaves_nothing(
     assert all(isinstance(endings[0].data["error"], ProviderError) for _, endings, _ in found)
     assert [after for after, _, errors in found if errors] == []
     assert complaints == []
+
+
+REFUSALS = (
+    (3000, "x.invalid_api_key", AuthenticationFailed, "authentication", "invalid_api_key"),
+    (3003, "x.permission_denied", ConnectionLost, "permission", "permission_denied"),
+    (4000, "invalid_request_error.session_expired", ConnectionLost, "session_expired", "session_expired"),
+    (4003, "x.insufficient_quota", ConnectionLost, "quota", "insufficient_quota"),
+    (1013, "", ConnectionLost, "unavailable", None),
+)
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+@pytest.mark.parametrize("transport", ["websockets", "picows"])
+async def test_connection_closed_before_the_session_means_the_same_however_early_it_comes(
+    transport: str, is_at_once: bool
+) -> None:
+    pytest.importorskip(transport)
+    wanted: list[tuple[Any, ...]] = []
+    found: list[tuple[Any, ...]] = []
+    says = [(0, "")]
+
+    async def refuse(socket: ServerConnection) -> None:
+        if not is_at_once:
+            await socket.recv()  # The settings, so that the client has nothing left to send.
+        await socket.close(*says[0])
+
+    async with leak_check(), serve(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for close_code, reason, kind, code, vendor_code in REFUSALS:
+            says[0] = (close_code, reason)
+            engine, events = engine_at(f"ws://127.0.0.1:{port}/v1", transport=transport)
+            with pytest.raises(ProviderError) as caught:
+                await engine.connect()
+            await engine.disconnect()
+            error = caught.value
+            wanted.append((kind, code, vendor_code, close_code, [kind]))
+            failed = [type(event.data["error"]) for event in of(events, EventType.CONNECTION_FAILED)]
+            found.append((type(error), error.code, error.vendor_code, error.close_code, failed))
+            assert f"recoverable={error.recoverable}" in str(error)
+
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code", "vendor_code"),
+    [
+        ("401 at=ready", AuthenticationFailed, "authentication", "invalid_api_key"),
+        ("403 at=ready", ProviderError, "permission", "permission_denied"),
+        ("close at=ready code=3000", AuthenticationFailed, "authentication", "3000"),
+    ],
+)
+async def test_refusal_that_the_emulator_gives_at_once_is_the_one_of_the_service(
+    fault: str, kind: type, code: str, vendor_code: str
+) -> None:
+    async with leak_check(), emulator(faults=[fault]).running() as url:
+        engine, _ = engine_at(url)
+
+        with pytest.raises(ProviderError) as caught:
+            await engine.connect()
+        await engine.disconnect()
+
+    assert (type(caught.value), caught.value.code, caught.value.vendor_code) == (kind, code, vendor_code)
 
 
 @types.coroutine

@@ -56,7 +56,8 @@ def engine_at(url: str, **options: Any) -> tuple[VoiceEngine, list[Event]]:
         "deadlines": LIMITS,
         "reconnect": Reconnect(budget_s=0),
     }
-    engine = VoiceEngine(VoiceEngineConfig(provider="openai", **{**defaults, **options}))
+    taps = options.pop("taps", ())
+    engine = VoiceEngine(VoiceEngineConfig(provider="openai", **{**defaults, **options}), taps=taps)
     events: list[Event] = []
     engine.events.on("*", events.append)
     return engine, events

@@ -17,12 +17,14 @@ from tests.plugins.mock.emulators import ask
 from tests.plugins.openai.emulating import TOOL, emulating, wired
 from tests.plugins.openai.sdk_strategies import client_event
 from tests.plugins.openai.sdk_types import (
+    SERVER_TYPES,
     check_client,
     check_secret,
     check_session,
     fields_of,
     is_object,
     members,
+    problems,
 )
 from voxengine_openai.emulator.config import OPENAI, initial, merged, shown
 from voxengine_openai.emulator.errors import Refused
@@ -145,6 +147,23 @@ async def test_an_update_of_any_session_is_answered_as_the_types_say(session: di
     asked = session.get("audio", {}).get("input", {}).get("turn_detection", SERVER_VAD)
     assert updated["session"]["type"] == session["type"]
     assert (heard["turn_detection"] or {}).get("type") == (asked or {}).get("type")
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+async def test_a_session_has_three_fields_that_the_type_of_its_event_lacks_and_no_more(
+    session: dict[str, Any],
+) -> None:
+    kind = session["type"]
+    path = "/v1/realtime" + ("?intent=transcription" if kind == "transcription" else "?model=gpt-realtime")
+
+    async with emulating() as server, wired(server, path) as wire:
+        await wire.send("session.update", session=session)
+        updated = await wire.last("session.updated")
+
+    (created, *_) = wire.seen
+    for event in (created, updated):
+        found = {problem.partition(":")[0] for problem in problems(event, SERVER_TYPES[event["type"]])}
+        assert found == {"session.id", "session.object", "session.expires_at"}
 
 
 @pytest.mark.parametrize("session", SESSIONS)

@@ -293,6 +293,18 @@ async def test_refused_ephemeral_key_has_its_place_in_the_tree(
         assert caught.value.retry_after_s == 7
 
 
+@pytest.mark.parametrize("headers", [{"a b": "c"}, {"a": "b\r\nc: d"}])
+async def test_header_that_is_none_is_refused_before_anything_is_asked(headers: dict[str, str]) -> None:
+    async with http(200, {}) as (url, asked):
+        provider = provider_at(url, metadata={"headers": headers})
+        with pytest.raises(ConfigError, match="'a'"):
+            await provider.create_client_secret()
+        with pytest.raises(ConfigError, match="'a'"):
+            await provider.connect()
+
+    assert asked == []
+
+
 async def test_ephemeral_key_from_nobody_is_worth_a_retry() -> None:
     async with http(200, {}) as (url, _):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -203,6 +204,7 @@ async def test_text_turn_is_an_item_and_a_request() -> None:
         await peer.wait("response.create")
 
         assert peer.of("conversation.item.create")[0]["item"] == {
+            "id": ANY,
             "type": "message",
             "role": "user",
             "content": [{"type": "input_text", "text": "Hello"}],
@@ -227,6 +229,44 @@ async def test_text_waits_for_the_answer_that_the_service_owes_to_a_spoken_turn(
 
         triggers = [event.trigger for event in recorder.of(EventType.RESPONSE_STARTED)]
         assert triggers == ["audio", "text"]
+
+
+@virtual
+async def test_answer_that_the_service_owes_comes_behind_a_long_one_that_is_under_way() -> None:
+    async with session() as (provider, peer, recorder):
+        await provider.send_text("Tell me a story")
+        await peer.begin("resp_1")
+        await recorder.wait(EventType.RESPONSE_STARTED)
+        await provider.send_text("And this?")
+        await peer.say("input_audio_buffer.committed", item_id="item_u", previous_item_id=None)
+        await asyncio.sleep(20)
+        await peer.finish("resp_1")
+        await asyncio.sleep(1)
+        n_asked = len(peer.of("response.create"))
+        await peer.begin("resp_2")
+        await peer.finish("resp_2")
+        await peer.wait("response.create", 2)
+        await peer.begin("resp_3")
+        await recorder.wait(EventType.RESPONSE_STARTED, 3)
+
+        assert n_asked == 1
+        triggers = [event.trigger for event in recorder.of(EventType.RESPONSE_STARTED)]
+        assert triggers == ["text", "audio", "text"]
+
+
+@virtual
+async def test_answer_that_was_owed_behind_a_long_one_and_does_not_come_is_not_waited_for() -> None:
+    async with session() as (provider, peer, recorder):
+        await provider.send_text("Tell me a story")
+        await peer.begin("resp_1")
+        await recorder.wait(EventType.RESPONSE_STARTED)
+        await provider.send_text("And this?")
+        await peer.say("input_audio_buffer.committed", item_id="item_u", previous_item_id=None)
+        await asyncio.sleep(20)
+        await peer.finish("resp_1")
+        await peer.wait("response.create", 2)
+
+        assert len(peer.of("conversation.item.create")) == 2
 
 
 @virtual

@@ -324,10 +324,28 @@ async def test_every_close_code_is_told_once(
         error = event.data["error"]
         assert isinstance(error, ConnectionLost)
         assert (error.code, error.recoverable, error.close_code) == (code, recoverable, close_code)
+        assert f"recoverable={recoverable}:" in str(error)
         assert not provider.is_connected
         assert len(recorder.of("connection_lost")) == 1
         with pytest.raises(ConnectionLost):
             await provider.send_text("Hello?")
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [("send_text", ["Hello?"]), ("send_audio", [b"\0" * 4800]), ("discard_input", [])]
+)
+@virtual
+async def test_sender_that_meets_the_end_first_says_what_the_service_said(
+    method: str, given: list[Any]
+) -> None:
+    async with session() as (provider, peer, _):
+        peer.pair.client._lose(4000, "invalid_request_error.session_expired")  # Not read yet.
+
+        with pytest.raises(ConnectionLost) as caught:
+            await getattr(provider, method)(*given)
+
+        assert (caught.value.code, caught.value.recoverable) == ("session_expired", True)
+        assert "recoverable=True:" in str(caught.value)
 
 
 @virtual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import settings
@@ -64,8 +65,13 @@ async def test_parallel_calls_are_answered_by_one_response_after_all_results() -
 
         items = [fields["item"] for fields in peer.of("conversation.item.create")]
         assert items == [
-            {"type": "function_call_output", "call_id": "call_2", "output": "second"},
-            {"type": "function_call_output", "call_id": "call_1", "output": "The tool failed: it broke"},
+            {"id": ANY, "type": "function_call_output", "call_id": "call_2", "output": "second"},
+            {
+                "id": ANY,
+                "type": "function_call_output",
+                "call_id": "call_1",
+                "output": "The tool failed: it broke",
+            },
         ]
         assert peer.names()[-1] == "response.create"
         assert len(peer.of("response.create")) == 1

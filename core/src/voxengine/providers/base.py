@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProvider", "ProviderSink", "WireObserver", "effective_capabilities", "overrides"]
 
+ITEM_CHANGES: Final = ("try_delete_item", "try_replace_item")
+"""Methods beside the hooks by which a provider tells of changed items; each takes ``item`` and ``vendor_ids``."""
+
 WireObserver = Callable[[str, "str | bytes", float], None]
 """Called as ``observer(direction, wire, now)`` for each message of a provider's connection."""
 
@@ -109,8 +112,11 @@ class BaseProvider(ABC):
         """
 
     @abstractmethod
-    async def send_text(self, text: str) -> None:
-        """Send a complete user turn as text and ask for an answer."""
+    async def send_text(self, text: str) -> str | None:
+        """Send a complete user turn as text and ask for an answer.
+
+        May return what the service calls the item; None where it says nothing.
+        """
 
     @abstractmethod
     async def interrupt(self, heard: Heard | None = None) -> None:
@@ -258,6 +264,27 @@ class BaseProvider(ABC):
 
         Not a hook: a provider that can say it without waiting stops the service sooner, and cannot take an answer
         that begins meanwhile for the one that is meant.
+        """
+        return False
+
+    async def try_delete_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        """Take an item out of the open session's conversation; False where the service cannot be told.
+
+        Not a hook: without it the application is told that only a session that takes over will know.
+
+        Args:
+            item: As it was. The provider was given it, or it came up in the session.
+            vendor_ids: What the service calls it, as far as the provider's events and ``send_text`` said.
+
+        Raises:
+            ProviderError: The service refused.
+        """
+        return False
+
+    async def try_replace_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        """Put an item as it is now in the place of what the open session has for it.
+
+        As :meth:`try_delete_item` in all else.
         """
         return False
 

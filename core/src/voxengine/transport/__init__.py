@@ -19,6 +19,7 @@ from voxengine.codec import Wire
 if TYPE_CHECKING:
     from voxengine.transport.connect import connect_websocket
     from voxengine.transport.framed import WebSocketTransport
+    from voxengine.transport.handshake import check_headers
     from voxengine.transport.memory import MemoryListener, MemoryPair, MemoryTransport, memory_pair
     from voxengine.transport.outcomes import HandshakeResponse, close_outcome, handshake_response
 
@@ -31,6 +32,7 @@ __all__ = [
     "WebSocketTransport",
     "Wire",
     "WireObserver",
+    "check_headers",
     "close_outcome",
     "connect_websocket",
     "handshake_response",
@@ -46,6 +48,7 @@ _HOMES = {
     "MemoryPair": "memory",
     "MemoryTransport": "memory",
     "WebSocketTransport": "framed",
+    "check_headers": "handshake",
     "close_outcome": "outcomes",
     "connect_websocket": "connect",
     "handshake_response": "outcomes",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import ssl as ssl_module
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -23,6 +24,9 @@ __all__ = [
     "default_user_agent",
     "not_websocket",
 ]
+
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _tls_context: ssl_module.SSLContext | None = None
 
@@ -73,10 +77,21 @@ def checked_url(url: str, allow_plain: bool) -> tuple[str, bool]:
 
 
 def check_headers(headers: Mapping[str, str] | None) -> None:
+    """Refuse what is no header before anything is dialled: it would end the hand-shake, or begin another header.
+
+    Raises:
+        ConfigError: It names the header, as far as that can be one, and never shows a value.
+    """
     for name, value in (headers or {}).items():
-        if any(c in text for text in (name, value) for c in "\r\n\0"):
+        start = _NAME.match(name)
+        sound = start[0] if start is not None else ""
+        if not name or sound != name:
+            # Shown up to there: a whole line, with its value, may have been given for a name.
+            what = f"holds {name[len(sound)]!r} behind {sound[:40]!r}" if name else "is empty"
+            raise ConfigError(f"The name of a header {what}. It is made of letters, digits and hyphens.")
+        if _NO_VALUE.search(value) is not None:
             raise ConfigError(
-                f"The value of header {name.split()[0] if name.split() else ''!r} holds a line break. "
+                f"The value of header {name!r} holds a line break or another control character. "
                 "A key read from a file often ends with one: strip it."
             )
 

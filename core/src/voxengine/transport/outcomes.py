@@ -31,6 +31,7 @@ __all__ = [
     "close_outcome",
     "handshake_response",
     "parse_retry_after",
+    "recoded",
     "refused_tcp",
     "rejected",
     "stopped_answering",
@@ -93,6 +94,8 @@ _NEXT: dict[ErrorCode, str] = {
     ErrorCode.PROTOCOL: "Sending the same again will fail again.",
 }
 
+
+_WAY_ON: Final = "recoverable="
 
 _PLAIN_PARAMETERS: Final = frozenset({"model", "deployment", "api-version", "intent", "language"})
 """Parameters of addresses that hold no secret, and that a reader of an error has to see."""
@@ -281,10 +284,8 @@ def was_closed(target: Target, close_code: int, reason: str, elapsed_s: float) -
     else:
         quoted = f', "{target.scrub(reason)}"' if reason else ""
         what = f"{{}} closed the connection ({close_code}{quoted})"
-    advice = "reconnect or switch_provider keeps the history." if recoverable else _NEXT.get(code, "")
     return ConnectionLost(
-        f"{what.format(target.provider)} {elapsed_s:.1f} s into the session. "
-        f"recoverable={recoverable}: {advice or 'see the close code.'}",
+        f"{what.format(target.provider)} {elapsed_s:.1f} s into the session. {_way_on(code, recoverable)}",
         provider=target.provider,
         code=code,
         recoverable=recoverable,
@@ -293,12 +294,33 @@ def was_closed(target: Target, close_code: int, reason: str, elapsed_s: float) -
     )
 
 
+def recoded(error: ConnectionLost, code: ErrorCode, vendor_code: str | None) -> ConnectionLost:
+    """Return the error of an ended connection whose service says more than its close code does.
+
+    Args:
+        error: From :func:`was_closed`; it is changed, and its text with it.
+        code: What the service's own word means.
+        vendor_code: That word; None keeps what the error has.
+    """
+    error.code, error.vendor_code = code, vendor_code or error.vendor_code
+    error.recoverable = ProviderError("", code=code).recoverable
+    facts, mark, _ = str(error).rpartition(_WAY_ON)
+    if mark:
+        error.args = (f"{facts}{_way_on(code, error.recoverable)}",)
+    return error
+
+
+def _way_on(code: ErrorCode, recoverable: bool) -> str:
+    """What the text of an ended connection closes with: the attribute, and what to do."""
+    advice = "reconnect or switch_provider keeps the history." if recoverable else _NEXT.get(code, "")
+    return f"{_WAY_ON}{recoverable}: {advice or 'see the close code.'}"
+
+
 def stopped_answering(target: Target, silent_s: float, elapsed_s: float) -> ConnectionLost:
     """The error for a peer that answered no ping."""
     return ConnectionLost(
         f"{target.provider} stopped answering: nothing arrived for {silent_s:g} s and a ping went "
-        f"unanswered, {elapsed_s:.1f} s into the session. "
-        "recoverable=True: reconnect or switch_provider keeps the history.",
+        f"unanswered, {elapsed_s:.1f} s into the session. {_way_on(ErrorCode.CONNECTION_LOST, True)}",
         provider=target.provider,
         close_code=1006,
     )

@@ -13,7 +13,7 @@ from voxengine.config import Deadlines
 from voxengine.errors import AuthenticationFailed, CapabilityMissing, ErrorCode, ProviderError
 from voxengine_azure.dialogue_access import Access
 from voxengine_azure.tokens import refused_token
-from voxengine_openai.endpoint import Endpoint
+from voxengine_openai.endpoint import Endpoint, more_headers
 from voxengine_openai.provider import OpenAIProvider
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class AzureDialogue(OpenAIProvider):
     ) -> Transport:
         from voxengine.transport import outcomes
 
-        more = (self.config.get("metadata") or {}).get("headers") or {}
-        headers = {**found, **{str(name): str(value) for name, value in more.items()}}
+        headers = {**found, **more_headers(self.config.get("metadata") or {})}
         self._scrub = outcomes.Target(self.name, endpoint.url, headers).scrub
         return await super()._dial(attrs.evolve(endpoint, headers=headers), deadlines)
 

@@ -117,12 +117,15 @@ class AzureProvider(BaseProvider):
     def try_send_audio(self, audio_data: bytes) -> bool:
         return self._inner is not None and self._inner.try_send_audio(audio_data)
 
-    async def send_text(self, text: str) -> None:
+    async def send_text(self, text: str) -> str | None:
         """Take a user turn in a service with a dialogue; speak the text in the Speech service."""
-        await self._chosen().send_text(text)
+        return await self._chosen().send_text(text)
 
     async def interrupt(self, heard: Heard | None = None) -> None:
         await self._chosen().interrupt(heard)
+
+    def try_interrupt(self, heard: Heard | None) -> bool:
+        return self._inner is not None and self._inner.try_interrupt(heard)
 
     async def configure_session(self, config: dict[str, Any]) -> None:
         await self._chosen().configure_session(config)
@@ -141,6 +144,12 @@ class AzureProvider(BaseProvider):
 
     async def send_item(self, item: Item) -> None:
         await self._chosen().send_item(item)
+
+    async def try_delete_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        return await self._chosen().try_delete_item(item, vendor_ids)
+
+    async def try_replace_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
+        return await self._chosen().try_replace_item(item, vendor_ids)
 
     async def speak(self, text: str, is_last: bool = True) -> None:
         await self._chosen().speak(text, is_last)

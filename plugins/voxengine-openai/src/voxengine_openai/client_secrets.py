@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from voxengine.errors import ConfigError, ErrorCode, ProviderError, RemoteProtocolError
+from voxengine.transport import check_headers
 from voxengine_openai.endpoint import Endpoint, http_url, is_loopback
 from voxengine_openai.faults import http_error
 
@@ -69,6 +70,7 @@ async def create_client_secret(
         )
     expires = {"anchor": "created_at", "seconds": life_s}
     body = json.dumps({"expires_after": expires, "session": session}).encode()
+    check_headers(endpoint.headers)
     headers = {**endpoint.headers, "Content-Type": "application/json", "Accept": "application/json"}
     try:
         async with asyncio.timeout(deadline_s):

@@ -12,7 +12,15 @@ import attrs
 
 from voxengine.errors import AuthenticationFailed, ConfigError
 
-__all__ = ["Endpoint", "custom_endpoint", "http_url", "is_loopback", "missing_key", "openai_endpoint"]
+__all__ = [
+    "Endpoint",
+    "custom_endpoint",
+    "http_url",
+    "is_loopback",
+    "missing_key",
+    "more_headers",
+    "openai_endpoint",
+]
 
 _BASE: Final = "wss://api.openai.com/v1"
 _REGIONS: Final = ("us", "eu", "ae", "au", "in", "jp")
@@ -66,7 +74,7 @@ def openai_endpoint(
         value = metadata.get(name) or (os.environ.get(variable) if variable else None)
         if value:
             headers[header] = str(value)
-    headers |= _more_headers(metadata)
+    headers |= more_headers(metadata)
     chosen = "" if is_default_model and key.startswith(_EPHEMERAL) else model
     url = _with_query(_realtime_url(base, chosen), {"intent": intent} if intent else {})
     return Endpoint(url=url, headers=headers, base=base, model=chosen)
@@ -117,7 +125,7 @@ def custom_endpoint(config: Mapping[str, Any], model: str, *, is_beta: bool) -> 
             headers[name] = key
         else:
             query[name] = key
-    headers |= _more_headers(metadata)
+    headers |= more_headers(metadata)
     return Endpoint(url=_with_query(url, query), headers=headers, base=url, model=model)
 
 
@@ -152,7 +160,8 @@ def _loopback_key(url: str) -> str:
     return DEFAULT_KEY
 
 
-def _more_headers(metadata: Mapping[str, Any]) -> dict[str, str]:
+def more_headers(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``metadata["headers"]``. What a header may be is checked where it is sent. Raises ConfigError."""
     headers = metadata.get("headers") or {}
     if not isinstance(headers, Mapping):
         raise ConfigError("metadata['headers'] takes a table of names and values.")

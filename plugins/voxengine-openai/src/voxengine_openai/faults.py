@@ -135,9 +135,9 @@ def ending_error(
         code, vendor_code = ErrorCode.SESSION_EXPIRED, "session_expired"
     elif code is None or (error.close_code or 0) < 3000:
         return error
-    error.code, error.vendor_code = code, vendor_code or error.vendor_code
-    error.recoverable = ProviderError("", code=code).recoverable
-    return error
+    from voxengine.transport import outcomes
+
+    return outcomes.recoded(error, code, vendor_code)
 
 
 def not_ready(error: ConnectionLost | RemoteProtocolError) -> ProviderError:

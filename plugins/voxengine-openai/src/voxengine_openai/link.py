@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from voxengine.codec import Role, VendorMessage
@@ -34,6 +34,8 @@ __all__ = ["SESSION_LIMIT_S", "RealtimeLink", "new_id"]
 SESSION_LIMIT_S: Final = 3600.0
 """Longest life of a session at OpenAI."""
 _EXPIRY_NOTICE_S: Final = 60.0
+_MARGIN_S: Final = 0.01
+"""A timer may come a little early by the clock."""
 _RETRY_S: Final = 0.25
 _PROCESS: Final = os.urandom(8).hex()
 _numbers: Final = itertools.count(1)
@@ -92,9 +94,15 @@ class RealtimeLink(BaseProvider):
     async def _send(self, name: str, event_id: str = "", /, **fields: Any) -> str:
         connection = self._open_connection()
         event_id, wires = self._wire(name, event_id, fields)
-        for wire in wires:
-            await connection.send(wire)
+        await self._send_wires(connection, wires)
         return event_id
+
+    async def _send_wires(self, connection: Transport, wires: Iterable[str | bytes]) -> None:
+        try:
+            for wire in wires:
+                await connection.send(wire)
+        except ConnectionLost as error:
+            raise self._told_apart(error) from None
 
     def _send_soon(self, name: str, **fields: Any) -> str:
         """Send from where nothing may wait; while the service is slow, a task carries it."""
@@ -125,7 +133,13 @@ class RealtimeLink(BaseProvider):
     async def _update(self, session: Mapping[str, Any]) -> asyncio.Future[Any]:
         event_id = new_id("evt_")
         wait = self._live().replies.expect_update(event_id)
-        await self._send("session.update", event_id, session=session)
+        try:
+            await self._send("session.update", event_id, session=session)
+        except (ConnectionLost, RemoteProtocolError):
+            if not self._is_opening:
+                raise
+            # The service was done with us before it heard a word. The reader, which has what it said until
+            # then, tells both futures why.
         return wait
 
     async def _wait(self, answer: asyncio.Future[Any], what: str, limit_s: float | None = None) -> Any:
@@ -210,12 +224,18 @@ class RealtimeLink(BaseProvider):
                 translator.fault(what)
 
     def _connection_ended(self, error: ConnectionLost | RemoteProtocolError) -> None:
-        reason = self._open_connection().close_reason or ""
-        error = ending_error(error, reason, is_expired=self._live().is_expired)
+        error = self._told_apart(error)
         self._stop_timers()
         if not self.opening_failed(not_ready(error)):
             self._stop_waiting(error)
             self.emit_event(EventType.CONNECTION_LOST, {"error": error, "will_reconnect": False})
+
+    def _told_apart(
+        self, error: ConnectionLost | RemoteProtocolError
+    ) -> ConnectionLost | RemoteProtocolError:
+        """Return what ended the connection, with what the service said of it; the same for reader and senders."""
+        reason = self._open_connection().close_reason or ""
+        return ending_error(error, reason, is_expired=self._live().is_expired)
 
     def _stop_waiting(self, error: Exception) -> None:
         """Tell everybody who waits for an answer that none will come."""
@@ -272,7 +292,9 @@ class RealtimeLink(BaseProvider):
         """Ask again soon for a response that the service had no room for."""
         now = asyncio.get_running_loop().time()
         self._timers = [timer for timer in self._timers if timer.when() > now and not timer.cancelled()]
-        self._timers.append(asyncio.get_running_loop().call_later(after_s, self._live().queue.go_on))
+        self._timers.append(
+            asyncio.get_running_loop().call_later(after_s + _MARGIN_S, self._live().queue.go_on)
+        )
 
     def scrub(self, text: str) -> str:
         """Return a text of the service without our secrets."""

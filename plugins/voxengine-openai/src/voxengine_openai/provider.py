@@ -17,13 +17,14 @@ from voxengine_openai import options, session_settings
 from voxengine_openai.abilities import LIVE_TRANSCRIPTION, REALTIME, SILENCE_MS, TRANSCRIPTION
 from voxengine_openai.asides import Aside, aside_input, aside_params
 from voxengine_openai.codec import Append
+from voxengine_openai.conversation import RealtimeConversation
 from voxengine_openai.endpoint import Endpoint, openai_endpoint
-from voxengine_openai.items import event_parts, tool_output, user_text, wire_item
-from voxengine_openai.link import RealtimeLink, new_id
+from voxengine_openai.items import event_parts, tool_output, user_text
+from voxengine_openai.link import new_id
 from voxengine_openai.models import history_chars, is_live_transcriber, realtime_model
 from voxengine_openai.prices import is_priced
 from voxengine_openai.requests import RequestQueue
-from voxengine_openai.session_settings import FORMATS, SessionPlan, Traits
+from voxengine_openai.session_settings import SessionPlan, Traits
 from voxengine_openai.translate import SessionState, Translator
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _decided(
     )
 
 
-class OpenAIProvider(RealtimeLink):
+class OpenAIProvider(RealtimeConversation):
     """OpenAI Realtime over a WebSocket.
 
     Options, metadata keys and what the modes do are described in the package's README.
@@ -113,7 +114,6 @@ class OpenAIProvider(RealtimeLink):
         self._own: Mapping[str, Any] = {}
         self._plan: SessionPlan | None = None
         self._model = ""
-        self._input_format = FORMATS[0]
         self._frame_bytes, self._max_bytes = 1, 0
         self._n_open_bytes = 0
         """Audio since the last end of a turn; of interest only where the turn is ended by hand."""
@@ -269,8 +269,7 @@ class OpenAIProvider(RealtimeLink):
         connection = self._open_connection()
         for start in range(0, len(audio_data), self._max_bytes):
             piece = audio_data[start : start + self._max_bytes]
-            (wire,) = self._codec.encode(Append(piece))
-            await connection.send(wire)
+            await self._send_wires(connection, self._codec.encode(Append(piece)))
             self._n_open_bytes += len(piece)
 
     def try_send_audio(self, audio_data: bytes) -> bool:
@@ -326,14 +325,16 @@ class OpenAIProvider(RealtimeLink):
 
     # -- turns ------------------------------------------------------------------------------------
 
-    async def send_text(self, text: str) -> None:
+    async def send_text(self, text: str) -> str | None:
         _check_text("send_text", text)
-        queue = self._live().queue
+        queue, item_id = self._live().queue, new_id("item_")
+        item = {"id": item_id, **user_text(text)}
         if not queue.is_free:
-            queue.ask("text", item=user_text(text))
-            return
-        await self._send("conversation.item.create", item=user_text(text))
+            queue.ask("text", item=item)
+            return item_id
+        await self._send("conversation.item.create", item=item)
         self._live().queue.ask("text")
+        return item_id
 
     async def speak(self, text: str, is_last: bool = True) -> None:
         """Say a text: a response of the conversation, made without what was said before.
@@ -351,15 +352,17 @@ class OpenAIProvider(RealtimeLink):
         self._live().queue.ask("say", self._say_params(words))
 
     async def send_tool_result(self, call_id: str, output: str, is_error: bool = False) -> None:
-        rounds = self._live().rounds
+        state, item_id = self._live(), new_id("item_")
+        rounds = state.rounds
         rounds.take(call_id)
         # The protocol has no mark for a failure; a sentence that says so is what models act on.
         text = f"The tool failed: {output}" if is_error else output
         try:
-            await self._send("conversation.item.create", item=tool_output(call_id, text))
+            await self._send("conversation.item.create", item={"id": item_id, **tool_output(call_id, text)})
         except BaseException:  # Also when cancelled: nothing was sent.
             rounds.give_back(call_id)
             raise
+        state.results[call_id] = item_id
         if rounds.answered(call_id):
             self._live().queue.ask("tool")
 
@@ -451,30 +454,6 @@ class OpenAIProvider(RealtimeLink):
             is_told = self._sink is not None and self.options is not None and option not in self.options
             if option in asked and not is_told:
                 self.warn(code, sentence)
-
-    # -- history ----------------------------------------------------------------------------------
-
-    async def load_history(self, items: Sequence[Item]) -> None:
-        """Give the session earlier turns.
-
-        Raises:
-            ProviderError: The service refused one of them; those before it are in.
-        """
-        waits = [await self._create_item(item) for item in items]
-        for wait in waits:
-            await self._wait(wait, "an item of the history")
-
-    async def send_item(self, item: Item) -> None:
-        await self._wait(await self._create_item(item), "an item")
-
-    async def _create_item(self, item: Item) -> asyncio.Future[Any]:
-        state = self._live()
-        wire = wire_item(item, self._input_format)
-        item_id = wire["id"] = new_id("item_")
-        event_id = new_id("evt_")
-        wait = state.replies.expect_item(event_id, item_id)
-        await self._send("conversation.item.create", event_id, item=wire)
-        return wait
 
     # -- usage ------------------------------------------------------------------------------------
 
@@ -581,7 +560,7 @@ class OpenAIProvider(RealtimeLink):
             self._n_open_bytes = 0
         if self._answers_by_itself:
             self._live().queue.owe(_OWED_S)
-            self.retry_request(_OWED_S + 0.01)
+            self.retry_request(_OWED_S)
 
 
 def _check_text(method: str, text: object) -> None:

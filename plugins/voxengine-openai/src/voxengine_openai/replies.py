@@ -27,6 +27,8 @@ class Replies:
         self._names: dict[str, str] = {}
         self._updates: deque[_Wait] = deque()
         self._items: dict[str, _Wait] = {}
+        self._deletions: dict[str, _Wait] = {}
+        self._there: set[str] = set()
         self._asides: dict[str, _Wait] = {}
 
     # -- sent -------------------------------------------------------------------------------------
@@ -52,6 +54,11 @@ class Replies:
         wait = self._items[item_id] = _Wait(event_id, asyncio.get_running_loop().create_future())
         return wait.future
 
+    def expect_deletion(self, event_id: str, item_id: str) -> asyncio.Future[Any]:
+        """Return what is done when an item is gone."""
+        wait = self._deletions[item_id] = _Wait(event_id, asyncio.get_running_loop().create_future())
+        return wait.future
+
     def expect_aside(self, event_id: str, key: str) -> asyncio.Future[Any]:
         """Return what gets the outcome of a response outside of the conversation."""
         wait = self._asides[key] = _Wait(event_id, asyncio.get_running_loop().create_future())
@@ -70,7 +77,21 @@ class Replies:
 
     def item_taken(self, item_id: object) -> None:
         """Take the confirmation of an item."""
-        wait = self._items.pop(item_id, None) if isinstance(item_id, str) else None
+        if not isinstance(item_id, str):
+            return
+        self._there.add(item_id)
+        wait = self._items.pop(item_id, None)
+        if wait is not None:
+            _settle(wait.future, None)
+
+    def is_there(self, item_id: str) -> bool:
+        """Return whether the service has told of an item, and not that it is gone."""
+        return item_id in self._there
+
+    def item_deleted(self, item_id: str) -> None:
+        """Take the confirmation that an item is gone."""
+        self._there.discard(item_id)
+        wait = self._deletions.pop(item_id, None)
         if wait is not None:
             _settle(wait.future, None)
 
@@ -86,7 +107,7 @@ class Replies:
             if wait.event_id == event_id:
                 self._updates.remove(wait)
                 return _fail(wait.future, error)
-        for held in (self._items, self._asides):
+        for held in (self._items, self._deletions, self._asides):
             for key, wait in held.items():
                 if wait.event_id == event_id:
                     del held[key]
@@ -95,10 +116,11 @@ class Replies:
 
     def end(self, error: Exception) -> None:
         """Tell everybody who waits that nothing will come."""
-        waits = [*self._updates, *self._items.values(), *self._asides.values()]
+        waits = list(self._updates)
         self._updates.clear()
-        self._items.clear()
-        self._asides.clear()
+        for held in (self._items, self._deletions, self._asides):
+            waits += held.values()
+            held.clear()
         for wait in waits:
             _fail(wait.future, error)
 

@@ -58,6 +58,8 @@ class RequestQueue:
         self._waiting: deque[Request] = deque()
         self._sent: Request | None = None
         self._owed_until = 0.0
+        self._owed_s = 0.0
+        """How long one that is owed may take to begin behind the end of the active one; 0: none waits for that."""
         self._doubted_until = 0.0
         """From when on what was sent is taken for answered, though no response of its own came; 0: there is no doubt."""
         self.active: ActiveResponse | None = None
@@ -75,9 +77,11 @@ class RequestQueue:
         """Note that the service is about to begin a response by itself: what is asked for meanwhile follows it.
 
         Args:
-            limit_s: From when on it is taken for one that does not come; whoever asks then calls :meth:`go_on`.
+            limit_s: From when on, counted from the end of the active one, it is taken for one that does not come; whoever
+                asks then calls :meth:`go_on`.
         """
         self._owed_until = asyncio.get_running_loop().time() + limit_s
+        self._owed_s = limit_s if self.active is not None else 0.0
 
     @property
     def sent(self) -> Request | None:
@@ -111,16 +115,25 @@ class RequestQueue:
         else:
             self.active = ActiveResponse(response_id, self._sent)
             self._sent = None
-        self._owed_until = 0.0
+        self._owed_until = self._owed_s = 0.0
         return self.active
 
-    def ended(self, response_id: str) -> None:
-        """Note that a response ended; the next request goes out."""
+    def ended(self, response_id: str) -> float:
+        """Note that a response ended; the next request goes out.
+
+        Returns:
+            The seconds after which to call :meth:`go_on`: the service is about to begin one by itself. 0: there is no need.
+        """
+        wait_s = 0.0
         if self.active is not None and self.active.id == response_id:
             self.active = None
             if self._sent is not None:
                 self._doubted_until = asyncio.get_running_loop().time() + _DOUBT_S
+            if self._owed_s:
+                wait_s, self._owed_s = self._owed_s, 0.0
+                self._owed_until = asyncio.get_running_loop().time() + wait_s
         self.go_on()
+        return wait_s
 
     def refused(self, event_id: str, *, is_race: bool) -> bool:
         """Note that the service refused a request.

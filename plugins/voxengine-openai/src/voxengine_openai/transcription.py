@@ -92,7 +92,7 @@ class TranscriptionProvider(OpenAIProvider):
         else:
             await self._wait_out_the_vendor(respond=True)
 
-    async def send_text(self, text: str) -> None:
+    async def send_text(self, text: str) -> NoReturn:
         self._refuse("text_turn", "takes no text")
 
     async def speak(self, text: str, is_last: bool = True) -> None:

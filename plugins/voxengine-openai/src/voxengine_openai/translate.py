@@ -48,8 +48,8 @@ class Host(Protocol):
     def input_committed(self) -> None:
         """The service closed the user's turn."""
 
-    def retry_request(self) -> None:
-        """A request crossed a response of which nothing is known here: try it again soon."""
+    def retry_request(self, after_s: float = ...) -> None:
+        """A request crossed a response of which nothing is known here, or waits for one: try it again soon."""
 
     def scrub(self, text: str) -> str:
         """Return a text of the service without our secrets."""
@@ -73,6 +73,10 @@ class SessionState:
     """Whether the service said that the session's time is over."""
     is_dialogue: bool = True
     """Whether there is a model that answers."""
+    calls: dict[str, str] = attrs.field(factory=dict)
+    """What the service calls the items of its calls, by the ids of the calls."""
+    results: dict[str, str] = attrs.field(factory=dict)
+    """What it calls the items of our results, by the same."""
     raw_asides: int = 0
     """Responses outside of the conversation that the application asked for with an event of its own."""
     replies: Replies = attrs.field(factory=Replies)
@@ -129,6 +133,7 @@ class Translator:
             "conversation.item.added": partial(self._item_taken, "conversation.item.added"),
             "conversation.item.created": partial(self._item_taken, "conversation.item.created"),
             "conversation.item.done": partial(self._item_taken, "conversation.item.done"),
+            "conversation.item.deleted": self._item_deleted,
             "conversation.item.input_audio_transcription.delta": self._user_delta,
             "conversation.item.input_audio_transcription.completed": self._user_done,
             "conversation.item.input_audio_transcription.failed": self._user_failed,
@@ -256,6 +261,10 @@ class Translator:
         self._state.replies.item_taken(_table(fields, "item").get("id"))
         self._pass_on(name, fields)
 
+    def _item_deleted(self, fields: _Fields) -> None:
+        self._state.replies.item_deleted(_text(fields, "item_id"))
+        self._pass_on("conversation.item.deleted", fields)
+
     def _user_delta(self, fields: _Fields) -> None:
         item_id, delta = _text(fields, "item_id"), _text(fields, "delta")
         text = self._user_texts.get(item_id, "") + delta
@@ -376,7 +385,9 @@ class Translator:
         self._end(response, wire, usage)
         if self._state.rounds.response_ended(response.id):
             self._state.queue.ask("tool")
-        self._state.queue.ended(response.id)
+        wait_s = self._state.queue.ended(response.id)
+        if wait_s:
+            self._host.retry_request(wait_s)
 
     def _end(self, response: OutputResponse, wire: _Fields, usage: _Fields) -> None:
         status, details = _text(wire, "status") or "completed", _table(wire, "status_details")
@@ -507,6 +518,7 @@ class Translator:
             return
         if not self._state.rounds.call(response.id, call_id):
             return
+        self._state.calls[call_id] = _text(fields, "item_id")
         arguments = _text(fields, "arguments")
         data = {
             "name": name,
