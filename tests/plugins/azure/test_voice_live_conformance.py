@@ -13,7 +13,7 @@ from voxengine.config import TurnDetection, VoiceEngineConfig
 from voxengine.engine import VoiceEngine
 from voxengine.events import Event, EventType
 from voxengine.history import Item
-from voxengine.providers.base import BaseProvider
+from voxengine.providers.base import BaseProvider, overrides
 from voxengine.testing import ProviderConformance
 from voxengine.testing.conformance.subject import speech_like
 from voxengine_azure import AzureProvider
@@ -217,3 +217,8 @@ async def test_end_of_turn_waits_as_long_as_the_words_may_take(url: str, wire: W
     assert (
         update["session"]["turn_detection"]["end_of_utterance_detection"]["model"] == "semantic_detection_v1"
     )
+
+
+@pytest.mark.parametrize("method", [name for name in dir(BaseProvider) if name.startswith("try_")])
+def test_short_way_of_a_service_is_passed_on(method: str) -> None:
+    assert overrides(AzureProvider, method)
