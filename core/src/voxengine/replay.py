@@ -82,12 +82,14 @@ def in_turn(conversation: Conversation, session: Session) -> bool:
 def cut_note(conversation: Conversation, policy: Literal["continue", "restart", "leave"]) -> str:
     """Return what an agent that takes over is asked for because an answer was cut; "" when nothing is.
 
-    One of which nothing was heard is given again. The turn is not asked again where a tool was called for it.
+    One of which nothing was heard is given again, whatever the policy. The turn is not asked again where a tool was
+    called for it.
     """
     cut, history = conversation.cut_reply, conversation.history
-    if not cut or policy == "leave":
+    is_heard = any(history.get(held).context_text for held in cut if held in history)
+    if not cut or (is_heard and policy == "leave"):
         return ""
-    if policy == "continue" and any(history.get(held).context_text for held in cut if held in history):
+    if is_heard and policy == "continue":
         return CONTINUE
     said = [item.kind for item in history if item.id not in cut and item.kind is not ItemKind.SYSTEM]
     return USE_RESULT if said and said[-1] is ItemKind.TOOL_RESULT else RESTART
@@ -98,7 +100,7 @@ async def pay(conversation: Conversation, session: Session, debt: Debt) -> None:
 
     What fails is reported as an event and keeps the rest from nothing; a text stays owed then.
     """
-    user, n_asked = conversation.user, 0
+    user = conversation.user
 
     async def tried(work: Awaitable[bool]) -> bool:
         try:
@@ -110,17 +112,18 @@ async def pay(conversation: Conversation, session: Session, debt: Debt) -> None:
             return False
 
     await tried(_end_spoken_turns(conversation, session, debt))
+    has_texts = any(owed in user.unanswered_texts for owed in session.unpaid or () if isinstance(owed, str))
+    if not (has_texts or debt.complete_to is not None or user.is_speaking or user.owner is not session):
+        # What is to be said was asked for behind it.
+        if debt.unclaimed_tool:
+            await tried(_ask(conversation, session, USE_RESULT, "tool"))
+        elif debt.cut_note:
+            await tried(_ask(conversation, session, debt.cut_note, "server"))
     while session.unpaid:
         if user.owner is not session or not session.is_ready:
             return  # Another one takes over, and the debt with the rest.
-        n_asked += await tried(_ask_for(conversation, session, session.unpaid.popleft()))
+        await tried(_ask_for(conversation, session, session.unpaid.popleft()))
     session.unpaid = None
-    if n_asked or debt.complete_to is not None or user.is_speaking or user.owner is not session:
-        return
-    if debt.unclaimed_tool:
-        await tried(_ask(conversation, session, USE_RESULT, "tool"))
-    elif debt.cut_note:
-        await tried(_ask(conversation, session, debt.cut_note, "server"))
 
 
 async def _end_spoken_turns(conversation: Conversation, session: Session, debt: Debt) -> bool:
@@ -170,6 +173,6 @@ async def _ask_for(conversation: Conversation, session: Session, owed: str | Say
 async def _ask(conversation: Conversation, session: Session, note: str, trigger: str) -> bool:
     if not session.can("text_turn"):
         return False
-    conversation.responses.input(trigger, is_request=True)
+    conversation.responses.input(trigger, is_request=True, is_note=True)
     await session.call("send_text", note)
     return True

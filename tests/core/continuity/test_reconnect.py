@@ -434,9 +434,10 @@ async def test_answer_that_was_cut_goes_on_by_policy(policy: str, note: str | No
     assert set(call.seen.endings().values()) == {1}
 
 
+@pytest.mark.parametrize("policy", ["continue", "restart", "leave"])
 @virtual
-async def test_answer_of_which_nothing_was_heard_is_given_again() -> None:
-    async with calling(reconnect=BUDGET) as call:
+async def test_answer_of_which_nothing_was_heard_is_given_again(policy: str) -> None:
+    async with calling(reconnect={**BUDGET, "cut_reply": policy}) as call:
         await call.engine.send_text("Tell me")
         call.provider().starts()
         call.provider().writes("Once upon a time")
