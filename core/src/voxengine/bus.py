@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 import attrs
 
 from voxengine.errors import UsageError
-from voxengine.events import Event, EventType, make_event, own_event
+from voxengine.events import Event, EventType, RawEvent, event_class, own_event
 
 __all__ = ["AUDIO_EVENTS", "EventBus", "EventStream", "Subscription"]
 
@@ -43,8 +43,6 @@ Filter = Callable[[Event], bool]
 H = TypeVar("H", bound=Handler)
 
 _clock: Final = time.perf_counter
-
-_Raw = tuple[EventType, dict[str, Any], float, str, int]
 
 
 @attrs.define(eq=False)
@@ -134,7 +132,7 @@ class EventBus:
         self.guard: Callable[[str], object] = lambda _: None
         """Called with ``"events.on"`` and the like before a registration changes; what it raises prevents it."""
         self._now = now
-        self._history: deque[_Raw | Event] = deque(maxlen=history_limit)
+        self._history: deque[RawEvent | Event] = deque(maxlen=history_limit)
         self._queue_limit = queue_limit
         self._slow_s = slow_handler_s
         self._subscriptions: list[Subscription] = []
@@ -143,7 +141,7 @@ class EventBus:
         self._streams: list[
             weakref.ref[EventStream]
         ] = []  # A stream that nobody holds any more is forgotten.
-        self._pending: deque[_Raw] = deque()
+        self._pending: deque[RawEvent] = deque()
         self._dispatching = False
         self._n_caused = 0
         self._workers: dict[Subscription, asyncio.Task[None]] = {}
@@ -263,7 +261,7 @@ class EventBus:
     @property
     def history(self) -> list[Event]:
         """The latest events, oldest first, without audio."""
-        return [item if isinstance(item, Event) else own_event(*item) for item in self._history]
+        return [item if isinstance(item, Event) else own_event(item) for item in self._history]
 
     # -- emitting, for the engine -----------------------------------------------------------------
 
@@ -280,7 +278,7 @@ class EventBus:
         now = self._now() if timestamp is None else timestamp
         self.post((event_type, data, now, provider, session_epoch))
 
-    def post(self, raw: _Raw) -> None:
+    def post(self, raw: RawEvent) -> None:
         """Deliver an event that is given as type, data, timestamp, provider and epoch."""
         if self._dispatching:
             self._n_caused += 1
@@ -372,7 +370,7 @@ class EventBus:
     def _open_streams(self) -> list[EventStream]:
         return [stream for held in self._streams if (stream := held()) is not None]
 
-    def _deliver(self, raw: _Raw) -> None:
+    def _deliver(self, raw: RawEvent) -> None:
         event_type = raw[0]
         self.counts[event_type] = self.counts.get(event_type, 0) + 1
         route = self._routes.get(event_type)
@@ -380,7 +378,7 @@ class EventBus:
             route = self._route(event_type)
         event: Event | None = None
         if self.tap is not None:
-            event = self.tap(own_event(*raw))
+            event = self.tap(own_event(raw))
             if event is None:
                 return
         if event_type not in AUDIO_EVENTS:
@@ -388,7 +386,7 @@ class EventBus:
         if not route and not self._streams:
             return
         if event is None:
-            event = own_event(*raw)
+            event = own_event(raw)
         for subscription in route:
             if not subscription.is_plain:
                 self._hand_over(subscription, event)
@@ -560,4 +558,4 @@ class EventStream(AsyncIterator[Event]):
 
 
 def _type(value: EventType | str) -> EventType:
-    return make_event(value).type
+    return event_class(value).type

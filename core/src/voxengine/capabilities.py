@@ -39,7 +39,7 @@ class Support(StrEnum):
     FULL = "full"
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # A table of them is a key wherever something follows from it.
 class Capability:
     """One cell of the table. Truthy when it can be used (partial or full)."""
 
@@ -93,7 +93,7 @@ def _formats(value: Iterable[AudioFormat]) -> tuple[AudioFormat, ...]:
     return tuple(value)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Capabilities:
     """What a provider (or one of its services) can do.
 

@@ -48,6 +48,7 @@ _FLAT_METADATA: Final = {
     "voice": "voice",
 }
 """Flat metadata keys that say the same as a typed field."""
+_FLAT_KEYS: Final = {field: key for key, field in _FLAT_METADATA.items()}
 
 
 def _frozen_copy(value: Any) -> Any:
@@ -340,10 +341,8 @@ class VoiceEngineConfig:
     def option(self, name: str) -> Any:
         """Return a neutral option: the field, else the flat metadata key of the same meaning, else None."""
         value = getattr(self, name)
-        if value is None:
-            for key, field in _FLAT_METADATA.items():
-                if field == name:
-                    return self.metadata.get(key)
+        if value is None and name in _FLAT_KEYS:
+            return self.metadata.get(_FLAT_KEYS[name])
         return value
 
     def for_provider(self, **changes: Any) -> ProviderConfig:

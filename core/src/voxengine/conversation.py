@@ -247,7 +247,7 @@ class Conversation:
         response.has_output = True
         if kind and not response.is_answer:
             response.is_answer = True
-            self.user.answered(session, response.trigger, response.covers)
+            self.user.answered(session, response.answers, response.covers, response.text_id)
             self._floor("agent", session)
         if kind and response.trigger != "say":
             self.metrics.output(kind, self._loop.time())
@@ -389,7 +389,7 @@ class Conversation:
             return
         response = self._for_output(session, data)
         if response is not None:
-            self.user.called(response.trigger, response.covers)
+            self.user.called(response.answers, response.covers, response.text_id)
             self.calls.invoke(session, response, data)
 
     # -- interruption -----------------------------------------------------------------------------

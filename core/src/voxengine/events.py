@@ -116,30 +116,26 @@ class LazyAudio:
         n_bytes: Length of the decoded bytes where it is known beforehand.
     """
 
-    __slots__ = ("_decode", "_encoded", "_n_bytes", "_pcm")
+    __slots__ = ("_decode", "_encoded", "_pcm", "known_bytes")
 
     def __init__(self, encoded: Any, decode: Callable[[Any], bytes], n_bytes: int | None = None) -> None:
         self._encoded = encoded
         self._decode: Callable[[Any], bytes] | None = decode
-        self._n_bytes = n_bytes
         self._pcm = b""
+        self.known_bytes = n_bytes or 0
+        """Length of the PCM16 bytes where it is known without decoding, else 0."""
 
     @property
     def n_bytes(self) -> int:
         """Length of the PCM16 bytes; decodes only when it was not known beforehand."""
-        return len(self.pcm()) if self._n_bytes is None else self._n_bytes
-
-    @property
-    def known_bytes(self) -> int:
-        """Length of the PCM16 bytes where it is known without decoding, else 0."""
-        return self._n_bytes or 0
+        return self.known_bytes or len(self.pcm())
 
     def pcm(self) -> bytes:
         """Return the PCM16 bytes, the same object each time."""
         if self._decode is not None:
             self._pcm = self._decode(self._encoded)
             self._decode = self._encoded = None
-            self._n_bytes = len(self._pcm)
+            self.known_bytes = len(self._pcm)
         return self._pcm
 
     def __repr__(self) -> str:
@@ -165,24 +161,22 @@ class _AudioData(Mapping[str, Any]):
         return len(self._fields)
 
 
+RawEvent = tuple[EventType, dict[str, Any], float, str, int]
+"""An event as it is held: type, data, timestamp, provider and epoch of the session."""
+
+
 class Event:
     """Base of every event. Immutable; made by :func:`make_event`.
 
     ``data`` may hold what the user said or heard, so ``repr`` names its keys and not its values.
     """
 
-    __slots__ = ("_held", "provider", "session_epoch", "timestamp")
+    __slots__ = ("_raw",)
 
     type: ClassVar[EventType]
     fields: ClassVar[frozenset[str]] = frozenset()
 
-    _held: dict[str, Any]
-    provider: str
-    """The provider's name; outside an engine the class name."""
-    session_epoch: int
-    """Number of the session within its engine, from 1; 0 outside an engine."""
-    timestamp: float
-    """Monotonic seconds (the loop's clock)."""
+    _raw: RawEvent
 
     def __init__(
         self,
@@ -192,15 +186,27 @@ class Event:
         provider: str = "",
         session_epoch: int = 0,
     ) -> None:
-        _set_held(self, dict(data))
-        _set_timestamp(self, timestamp)
-        _set_provider(self, provider)
-        _set_epoch(self, session_epoch)
+        _set_raw(self, (type(self).type, dict(data), timestamp, provider, session_epoch))
+
+    @property
+    def timestamp(self) -> float:
+        """Monotonic seconds (the loop's clock)."""
+        return self._raw[2]
+
+    @property
+    def provider(self) -> str:
+        """The provider's name; outside an engine the class name."""
+        return self._raw[3]
+
+    @property
+    def session_epoch(self) -> int:
+        """Number of the session within its engine, from 1; 0 outside an engine."""
+        return self._raw[4]
 
     @property
     def data(self) -> Mapping[str, Any]:
         """Everything that was emitted, read-only."""
-        held = self._held
+        held = self._raw[1]
         return _AudioData(held) if type(held.get("audio_data")) is LazyAudio else MappingProxyType(held)
 
     def __getattr__(self, name: str) -> Any:
@@ -250,11 +256,8 @@ class Event:
         )
 
 
-# The slots' own setters: they pass by the class's refusing __setattr__ and cost less than object.__setattr__.
-_set_held = Event.__dict__["_held"].__set__
-_set_timestamp = Event.__dict__["timestamp"].__set__
-_set_provider = Event.__dict__["provider"].__set__
-_set_epoch = Event.__dict__["session_epoch"].__set__
+# The slot's own setter: it passes by the class's refusing __setattr__ and costs less than object.__setattr__.
+_set_raw = Event.__dict__["_raw"].__set__
 
 _CLASSES: Final[dict[str, type[Event]]] = {}
 _HEADER: Final = frozenset({"timestamp", "provider", "session_epoch", "type", "data"})
@@ -269,7 +272,7 @@ def _field(name: str) -> property:
     """An event's own field: a property costs a fraction of what ``__getattr__`` does."""
 
     def get(event: Event) -> Any:
-        value = event._held.get(name)
+        value = event._raw[1].get(name)
         return value.pcm() if type(value) is LazyAudio else value
 
     return property(get)
@@ -815,15 +818,10 @@ def make_event(
     return event_class(event_type)(data, timestamp=timestamp, provider=provider, session_epoch=session_epoch)
 
 
-def own_event(
-    event_type: EventType, data: dict[str, Any], timestamp: float, provider: str, session_epoch: int
-) -> Event:
-    """Make the event of that type. ``data`` is not copied: nobody else may hold it."""
-    event = _new_event(_CLASSES[event_type])
-    _set_held(event, data)
-    _set_timestamp(event, timestamp)
-    _set_provider(event, provider)
-    _set_epoch(event, session_epoch)
+def own_event(raw: RawEvent) -> Event:
+    """Make the event of that content. Its data is not copied: nobody else may change it."""
+    event = _new_event(_CLASSES[raw[0]])
+    _set_raw(event, raw)
     return event
 
 

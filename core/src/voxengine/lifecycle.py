@@ -72,6 +72,9 @@ class EngineState(StrEnum):
     CLOSED = "disconnected"
 
 
+_CONNECTED: Final = EngineState.CONNECTED  # Asked for with every chunk.
+
+
 class Lifecycle:
     """What :class:`~voxengine.engine.VoiceEngine` is built on. Loop thread only, once it is connected."""
 
@@ -504,7 +507,7 @@ class Lifecycle:
     def _ready(self, method: str) -> Session:
         loop = self._loop
         if (
-            self._state is not EngineState.CONNECTED
+            self._state is not _CONNECTED
             or threading.get_ident() != self._thread_id
             or loop is None
             or not loop.is_running()

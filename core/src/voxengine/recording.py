@@ -337,8 +337,10 @@ class Recorder:
         return {name: self._plain.value(value, name) for name, value in arguments.items()}
 
     def _note_loop(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._started_at is None:
-            self._started_at = asyncio.get_running_loop().time()
+            self._started_at = loop.time()
+        self._pace.note(loop)  # The engine knows of no loop before its first connect.
 
     # -- what is emitted --------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ async def _ask_for(conversation: Conversation, session: Session, owed: str | Say
         text = conversation.user.unanswered_texts.get(owed)
         if text is None:
             return False
-        conversation.responses.input("text", is_request=True)
+        conversation.responses.input("text", is_request=True, text_id=owed)
         await conversation.telling.text(session, owed, text)
         return True
     if not conversation.says.is_owed(owed):

@@ -351,7 +351,9 @@ class Replayer:
         call, is_async = self._bound(line)
         if is_async or not line.get("in"):
             work = self._run_calls(line["n"], call, is_async=is_async)
-            self._calls[line["n"]] = parts.start_now(work)
+            task = self._calls[line["n"]] = parts.start_now(work)
+            if self._score.was_cancelled_at_once(line):
+                task.cancel()
         else:
             self._call_now(line["n"], call)
 
@@ -579,7 +581,17 @@ class Replayer:
         Raises:
             ProviderNotFound: The recording has none.
         """
+        line = self._following_session(name)
+        if line is None:
+            raise ProviderNotFound(f"The recording has no further session of {name!r}.", provider=name)
+        return line
+
+    def has_session(self, name: str) -> bool:
+        """Return whether the recording has another session of a provider."""
+        return self._following_session(name) is not None
+
+    def _following_session(self, name: str) -> Mapping[str, Any] | None:
         for line in self.tape.of("session"):
             if line["session"] not in self._registry.taken and line["provider"] == name:
                 return line
-        raise ProviderNotFound(f"The recording has no further session of {name!r}.", provider=name)
+        return None

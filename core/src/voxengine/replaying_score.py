@@ -141,6 +141,13 @@ class Score:
         ends = {line["n"] for line in self.tape.of("call") if line["method"] == "disconnect"}
         return any(n in self.returns for n in ends)
 
+    def was_cancelled_at_once(self, call: Mapping[str, Any]) -> bool:
+        """Whether a call was cancelled before anything came of it."""
+        returned_at = self.returns.get(call["n"])
+        if returned_at is None or not self.lines[returned_at].get("is_cancelled"):
+            return False
+        return self.lines[returned_at - 1] is call and self.time(returned_at) == call["t"]
+
     def is_early(self, index: int) -> bool:
         """Whether something that a line did not cause came out after it, in the same turn of the loop."""
         line = self.lines[index]

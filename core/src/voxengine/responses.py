@@ -30,6 +30,10 @@ class Request:
     """Journal index up to which the user's speech was asked to be answered by it; None: not known."""
     words: object = attrs.field(default=None, repr=False)
     """What is to be said word for word, for :mod:`voxengine.says`; None: it is an answer."""
+    is_note: bool = False
+    """Whether the engine told the provider to go on: a text to the provider, and no turn of the user."""
+    text_id: str | None = None
+    """The history item of the user's text that is to be answered."""
 
 
 @attrs.define(eq=False)
@@ -61,6 +65,16 @@ class Response:
     def words(self) -> object:
         """What it was asked to say word for word; None: it is an answer."""
         return None if self.request is None else self.request.words
+
+    @property
+    def answers(self) -> str:
+        """Its trigger; "" where it goes on from what was cut, and answers nothing that waits."""
+        return "" if self.request is not None and self.request.is_note else self.trigger
+
+    @property
+    def text_id(self) -> str | None:
+        """The history item of the user's text that it was asked to answer; None: it is not known."""
+        return None if self.request is None else self.request.text_id
 
 
 class ResponseTracker:
@@ -107,7 +121,14 @@ class ResponseTracker:
     # -- input ------------------------------------------------------------------------------------
 
     def input(
-        self, trigger: str, *, is_request: bool, covers: int | None = None, words: object = None
+        self,
+        trigger: str,
+        *,
+        is_request: bool,
+        covers: int | None = None,
+        words: object = None,
+        is_note: bool = False,
+        text_id: str | None = None,
     ) -> None:
         """Note user input (a turn or a speech start, never a chunk): the next output belongs to it.
 
@@ -116,6 +137,8 @@ class ResponseTracker:
             is_request: A response was asked for, or is about to be.
             covers: Journal index up to which that one answers what was said.
             words: What is to be said word for word.
+            is_note: The provider was told to go on.
+            text_id: History item of the user's text.
         """
         self.trigger = trigger
         self._refuse_new = False
@@ -123,7 +146,7 @@ class ResponseTracker:
         self.touched_at = self._loop.time()
         # Calls made at the same time have one answer.
         if is_request and not (trigger == "tool" and self._is_asked("tool")):
-            self._requests.append(Request(trigger, covers, words))
+            self._requests.append(Request(trigger, covers, words, is_note, text_id))
         if is_request:
             self.asked_at = self.touched_at
             if self.on_request is not None:
@@ -281,7 +304,7 @@ class ResponseTracker:
     def _take_request(self, trigger: str | None) -> Request | None:
         """Return what a response was asked for by, and take it from the requests; None: it comes by itself."""
         for at, request in enumerate(self._requests):
-            if request.trigger == trigger:
+            if trigger == ("text" if request.is_note else request.trigger):
                 del self._requests[at]
                 return request
         if trigger == "audio":  # The vendor's own; what was asked for comes behind it.
@@ -294,12 +317,13 @@ class ResponseTracker:
             response_id = self._new_id("resp")
         request = self._take_request(trigger)
         ours = request or Request("audio" if trigger == "audio" else self.trigger)
+        is_told = trigger in _TRIGGERS and not ours.is_note
         self.asked_at, self.touched_at = None, self._loop.time()
         response = Response(
             response_id,
             vendor_id,
             epoch,
-            trigger if trigger in _TRIGGERS else ours.trigger,
+            trigger if is_told and trigger is not None else ours.trigger,
             self.generation,
             is_inferred,
             ours.covers,

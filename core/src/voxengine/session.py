@@ -85,6 +85,9 @@ class SessionState(StrEnum):
     ENDED = "ended"
 
 
+_READY: Final = SessionState.READY  # Asked for with every chunk.
+
+
 class SessionOwner(Protocol):
     """Who a session reports to. Called on the loop."""
 
@@ -171,7 +174,7 @@ class Session:
     @property
     def is_ready(self) -> bool:
         """Whether the session takes input."""
-        return self.state is SessionState.READY
+        return self.state is _READY
 
     @property
     def session_id(self) -> str | None:

@@ -165,7 +165,8 @@ class UserTurns:
         item = self._history.add_user_text(text, provider=self._owner_name)
         self.unanswered_texts[item.id] = text
         # What waits behind the debts of a session before is asked for when its turn comes.
-        self._responses.input("text", is_request=self.owner is None or self.owner.unpaid is None)
+        is_request = self.owner is None or self.owner.unpaid is None
+        self._responses.input("text", is_request=is_request, text_id=item.id)
         self._floor("user", self.owner)
         self._metrics.turn_ended("text", self._now(), self._owner_name)
         return item.id
@@ -265,21 +266,40 @@ class UserTurns:
             return 0
         return self.journal.end - self.journal.first_sound(self.open_turn_start())
 
-    def answered(self, session: Session, trigger: str, covers: int | None = None) -> None:
+    def answered(
+        self, session: Session, trigger: str, covers: int | None = None, text_id: str | None = None
+    ) -> None:
         """Note the first words or sound that are kept of a response: what it answers need not be sent again.
 
         Args:
             session: Whose response it is.
             trigger: What asked for it.
             covers: Journal index up to which it answers what was said; None: all that is complete.
+            text_id: The text that it answers; None: not known.
         """
-        if trigger == "text" and self._responses.awaiting:
-            for item_id in list(self.unanswered_texts)[:1]:
-                del self.unanswered_texts[item_id]
+        if trigger == "tool" and self._responses.awaiting:  # What was asked later has an answer of its own.
+            for item_id in self._called_texts:
+                self.unanswered_texts.pop(item_id, None)
         elif trigger in ("text", "tool"):
-            self.unanswered_texts.clear()
+            for item_id in self._texts_of(text_id):
+                del self.unanswered_texts[item_id]
+        self._called_texts &= self.unanswered_texts.keys()
         if trigger in ("audio", "server", "inferred") or (trigger == "tool" and self.turn_end is not None):
             self._release(session, covers)
+
+    def _texts_of(self, text_id: str | None) -> list[str]:
+        """Return the texts that a response to one answers: those before it, which come to nothing else, as well.
+
+        One that a tool was called for is answered by the result.
+        """
+        if not self._responses.awaiting:
+            return list(self.unanswered_texts)
+        waiting = [
+            held for held in self.unanswered_texts if held == text_id or held not in self._called_texts
+        ]
+        if text_id is None:
+            return waiting[:1]
+        return waiting[: waiting.index(text_id) + 1] if text_id in waiting else []
 
     @property
     def speaks_on(self) -> bool:
@@ -294,17 +314,16 @@ class UserTurns:
             assert self.turn_end is not None
             self.speech_ended(self.turn_end, "inferred")
 
-    def called(self, trigger: str, covers: int | None) -> None:
+    def called(self, trigger: str, covers: int | None, text_id: str | None = None) -> None:
         """Note that the agent calls a tool for what was said: asked again, it would call it again.
 
         Args:
             trigger: What asked for the response that calls.
             covers: Journal index up to which that one answers what was said; None: all that is complete.
+            text_id: The text that it answers; None: not known.
         """
-        if trigger == "text" and self._responses.awaiting:
-            self._called_texts.update(list(self.unanswered_texts)[:1])
-        elif trigger in ("text", "tool"):
-            self._called_texts.update(self.unanswered_texts)
+        if trigger == "text" or (trigger == "tool" and not self._responses.awaiting):
+            self._called_texts.update(self._texts_of(text_id))
         if trigger in ("audio", "server", "inferred", "tool") and self.turn_end is not None:
             self._called_to = self.turn_end if covers is None else min(covers, self.turn_end)
 

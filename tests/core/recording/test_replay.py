@@ -25,8 +25,9 @@ from tests.core.recording.talks import (
     utterance,
 )
 from voxengine import VoiceEngine
-from voxengine.errors import ConfigError
+from voxengine.errors import ConfigError, NotConnected
 from voxengine.events import EventType
+from voxengine.providers.registry import ProviderRegistry
 from voxengine.recording_file import read_recording
 from voxengine.replaying import replay
 from voxengine.testing import run_virtual
@@ -236,6 +237,33 @@ def test_connect_that_the_application_cancels_runs_again(tmp_path: Path, after_s
     seen = run_virtual(hurry(), socket_grace_s=0.0)
 
     assert types(seen) == [EventType.CONNECTION_STARTING, EventType.CONNECTION_FAILED]
+    assert replay(tmp_path / "talk.jsonl").differences == ()
+
+
+@pytest.mark.parametrize("n_turns", range(1, 8))
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+@pytest.mark.parametrize("is_at_hand", [True, False], ids=["at-hand", "to-be-imported"])
+def test_connect_that_is_ended_in_its_first_turns_runs_again(
+    tmp_path: Path, is_at_hand: bool, how: str, n_turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_at_hand:
+        monkeypatch.setattr(ProviderRegistry, "loaded", lambda registry, name: None)
+
+    async def change_mind() -> None:
+        engine = VoiceEngine(config(), registry=registry())
+        engine.record(tmp_path / "talk.jsonl")
+        connecting = asyncio.create_task(engine.connect())
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        if how == "cancel":
+            connecting.cancel()
+        await engine.disconnect()
+        await asyncio.wait([connecting])
+        if not connecting.cancelled():
+            assert isinstance(connecting.exception(), NotConnected)
+
+    run_virtual(change_mind(), socket_grace_s=0.0)
+
     assert replay(tmp_path / "talk.jsonl").differences == ()
 
 

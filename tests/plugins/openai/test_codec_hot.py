@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from tests.plugins.openai.sdk_strategies import BASE64
 from voxengine.codec import Role
 from voxengine_openai import codec as codec_module
+from voxengine_openai._json import TextDelta
 from voxengine_openai.codec import (
     Append,
     AudioDelta,
     Dialect,
     ProtocolFault,
     RealtimeCodec,
+    RealtimeMessage,
     audio_size,
     decode_audio,
 )
 from voxengine_openai.dialects import Field
-from voxengine_openai.messages import APPEND, AUDIO_DELTA
+from voxengine_openai.messages import APPEND, AUDIO_DELTA, TEXT_DELTAS
 
 CLIENT, SERVER = (RealtimeCodec(role, str) for role in Role)
 # The same ends without the short way: a rule for the hot messages, even an idle one, turns it off.
@@ -154,6 +156,93 @@ def test_usual_wire_goes_the_short_way() -> None:
         found.append(SERVER.decode(append, 0.0))
 
     assert len(found) == 6
+
+
+def test_second_delta_of_an_item_is_not_parsed() -> None:
+    end = RealtimeCodec(Role.CLIENT, str)
+    wires = [json.dumps({**DELTA, "event_id": f"event_{n}", "delta": "AAAA" * 2000}) for n in (1, 2)]
+    end.audio_delta(wires[0])
+
+    with patch.object(end, "_decode_delta", side_effect=AssertionError("it was parsed")):
+        found = end.audio_delta(wires[1])
+
+    assert found == AudioDelta("resp_1", "item_1", "AAAA" * 2000, 0, 0, "event_2")
+
+
+EVENT_IDS = st.sampled_from(["e1", "e2", "é3", 'e"', "e\\", "e\n", "~", "", "a longer one"])
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"item_id": st.sampled_from(["i1", "i2", "e1"]), "event_id": EVENT_IDS, "delta": BASE64},
+            optional={"output_index": st.integers(0, 2), "x": NESTED},
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 7),
+)
+def test_deltas_mean_the_same_whatever_came_before_them(events: list[dict[str, Any]], spelling: int) -> None:
+    end = RealtimeCodec(Role.CLIENT, str)
+    wires = [spellings({**DELTA, **event})[spelling] for event in events]
+
+    with patch.object(codec_module, "_LONG_TEXT", 0):
+        found = [item for wire in wires for item in end.decode(wire, 0.0)]
+
+    assert found == [item for wire in wires for item in LONG_CLIENT.decode(wire, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        DELTA,
+        {"type": AUDIO_DELTA, "event_id": "e1", "delta": "AAAA", "response_id": "r", "item_id": "i"},
+        {"type": AUDIO_DELTA, "x": {"event_id": "event_1"}, **DELTA},
+    ],
+    ids=["usual", "audio in the middle", "another identifier first"],
+)
+def test_delta_that_differs_anywhere_is_what_it_is_alone(event: dict[str, Any]) -> None:
+    wire, end = json.dumps(event), RealtimeCodec(Role.CLIENT, str)
+    others = [
+        wire[:at] + change + wire[at + 1 :]
+        for at in range(len(wire))
+        for change in ("", '"', "\\", "\n", "~", "x", "é", "}", '","a":"')
+    ]
+
+    with patch.object(codec_module, "_LONG_TEXT", 0):
+        behind_it = [(end.audio_delta(wire), end.audio_delta(other))[1] for other in others]
+        alone = [RealtimeCodec(Role.CLIENT, str).audio_delta(other) for other in others]
+
+    assert behind_it == alone
+
+
+@given(
+    name=st.sampled_from(TEXT_DELTAS),
+    fields=st.dictionaries(
+        st.sampled_from(["delta", "item_id", "response_id", "event_id", "content_index", "x"]), NESTED
+    ),
+)
+def test_words_are_those_of_the_whole_message(name: str, fields: dict[str, Any]) -> None:
+    event = {"type": name, "response_id": "r", "item_id": "i", "delta": " word", **fields}
+    wires = spellings(event)
+
+    found = [(CLIENT.text_delta(wire), *CLIENT.decode(wire, 0.0)) for wire in wires]
+
+    for words, message in found:
+        if words is not None:
+            assert isinstance(message, RealtimeMessage)
+            assert words == TextDelta(
+                **{key: message.fields.get(key, 0) for key in TextDelta.__struct_fields__}
+            )
+
+
+@pytest.mark.parametrize("name", TEXT_DELTAS)
+def test_usual_words_go_the_short_way(name: str) -> None:
+    event = {"type": name, "response_id": "r", "item_id": "i", "content_index": 1, "delta": "wörd"}
+
+    found = [CLIENT.text_delta(wire) for wire in spellings(event)[:3]]
+
+    assert found == [TextDelta("r", "i", "wörd", 1), TextDelta("r", "i", "wörd", 1), None]
 
 
 @pytest.mark.parametrize("audio", ["@@@@", "AAA", "A", "AA=A", "äöüß", "AAAA\n", "~"])

@@ -167,6 +167,28 @@ async def test_request_waits_while_a_response_is_active() -> None:
 
 
 @virtual
+async def test_answer_to_a_result_comes_before_texts_that_wait_and_behind_words_that_do() -> None:
+    async with session() as (provider, peer, recorder):
+        await peer.begin()
+        await peer.call("call_1", "look", "{}")
+        await recorder.wait("function_call_invoked")
+        await provider.speak("One moment.")
+        await provider.send_text("And then?")
+        await provider.send_tool_result("call_1", "done")
+        for n in range(1, 4):
+            await peer.finish(f"resp_{n}")
+            await peer.wait("response.create", n)
+            await peer.begin(f"resp_{n + 1}")
+        await recorder.wait("response_started", 4)
+
+        assert [event.data["trigger"] for event in recorder.of("response_started")[1:]] == [
+            "say",
+            "tool",
+            "text",
+        ]
+
+
+@virtual
 async def test_request_that_crossed_a_response_of_the_service_is_sent_again() -> None:
     async with session() as (provider, peer, recorder):
         refused: list[str] = []

@@ -23,6 +23,8 @@ __all__ = ["BaseProvider", "ProviderSink", "WireObserver", "effective_capabiliti
 ITEM_CHANGES: Final = ("try_delete_item", "try_replace_item")
 """Methods beside the hooks by which a provider tells of changed items; each takes ``item`` and ``vendor_ids``."""
 
+_LOST: Final = EventType.CONNECTION_LOST  # Compared with every event.
+
 WireObserver = Callable[[str, "str | bytes", float], None]
 """Called as ``observer(direction, wire, now)`` for each message of a provider's connection."""
 
@@ -228,7 +230,7 @@ class BaseProvider(ABC):
             event_type: A member of EventType.
             data: Belongs to the engine from now on.
         """
-        if event_type is EventType.CONNECTION_LOST:
+        if event_type is _LOST:
             self._connected, self._lost = False, True
         if self._sink is not None:
             self._sink.provider_event(event_type, data)

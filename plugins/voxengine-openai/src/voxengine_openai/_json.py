@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any, Final
 
@@ -12,8 +11,10 @@ import pybase64
 __all__ = [
     "AppendEnvelope",
     "DeltaEnvelope",
+    "TextDelta",
     "decode_append",
     "decode_delta",
+    "decode_text",
     "from_base64",
     "parse",
     "to_base64",
@@ -24,8 +25,7 @@ _encode: Final = msgspec.json.Encoder().encode
 to_base64: Final = pybase64.b64encode_as_string
 """Base64 text of bytes."""
 
-from_base64: Final = functools.partial(pybase64.b64decode, validate=True)
-"""Bytes of base64 text; ValueError when it is none. Checked, and faster: only the checking decoder has SIMD."""
+_decode_base64: Final = pybase64.b64decode
 
 parse: Final = msgspec.json.Decoder().decode
 """Any JSON text. Raises ValueError (msgspec's errors are some) or RecursionError."""
@@ -42,6 +42,18 @@ class DeltaEnvelope(msgspec.Struct):
     event_id: str = ""
 
 
+class TextDelta(msgspec.Struct, frozen=True):
+    """Some of an answer's words, with what a client has to know of them; other fields are passed over."""
+
+    response_id: str
+    item_id: str
+    delta: str
+    content_index: int = 0
+
+    def __repr__(self) -> str:
+        return f"TextDelta(response_id={self.response_id!r}, item_id={self.item_id!r}, delta=…)"
+
+
 class AppendEnvelope(msgspec.Struct, forbid_unknown_fields=True):
     """An append, and nothing that does not belong to it."""
 
@@ -51,7 +63,14 @@ class AppendEnvelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 decode_delta: Final = msgspec.json.Decoder(DeltaEnvelope).decode
+decode_text: Final = msgspec.json.Decoder(TextDelta).decode
 decode_append: Final = msgspec.json.Decoder(AppendEnvelope).decode
+
+
+def from_base64(text: str) -> bytes:
+    """Bytes of base64 text; ValueError when it is none."""
+    # Checked, and faster: only the checking decoder has SIMD. By position: a keyword costs a quarter more.
+    return _decode_base64(text, None, True)
 
 
 def to_json(value: Any) -> str:

@@ -1,16 +1,18 @@
 """Both ends of the Realtime protocol, without I/O: text messages, one JSON object each.
 
-Two messages are hot and have a way of their own: :class:`Append` is a fixed envelope around base64; an
-:class:`AudioDelta` is read into one struct, and the base64 of a long one is cut out of the wire before, so that
-its cost hardly depends on how much audio it holds. They are recognised by the start of the wire, where the
-service and its SDK write the type; any other order of keys gives the same by the way of all other messages.
+Some messages are hot and have a way of their own. :class:`Append` is a fixed envelope around base64. An
+:class:`AudioDelta` is read into one struct, and the base64 of a long one is cut out of the wire before, so that its
+cost hardly depends on how much audio it holds; those that follow of the same item are compared with it and not parsed
+at all. Of an answer's words a client reads no more than a :class:`~voxengine_openai._json.TextDelta`. They are
+recognised by the start of the wire, where the service and its SDK write the type; any other order of keys gives the
+same by the way of all other messages.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -23,11 +25,15 @@ from voxengine_openai.messages import (
     AUDIO_DELTA,
     CLIENT_EVENTS,
     SERVER_EVENTS,
+    TEXT_DELTAS,
     Append,
     AudioDelta,
     ProtocolFault,
     RealtimeMessage,
 )
+
+if TYPE_CHECKING:
+    from voxengine_openai._json import TextDelta
 
 __all__ = [
     "BETA",
@@ -53,6 +59,9 @@ _ABSENT: Final = object()
 _Rows = Mapping[str, tuple[tuple[str, type], ...]]
 _UNFIT: Final[tuple[tuple[str, type], ...]] = (("", object),)
 """Rows that no message fits."""
+_Frame = tuple[str, int, str, int, str, str, str, int, int]
+"""What an item's audio deltas have in common: the text before the event's identifier, where that ends, the text from
+there to the audio, where that begins, the text behind it; and response, item, output index, content index."""
 _MARK: Final = "~"
 """No character of base64."""
 _LONG_TEXT: Final = 5000
@@ -105,9 +114,12 @@ class RealtimeCodec:
         self._append_start = f'{{"type":"{dialect.wire_name(APPEND, {})}","audio":"'
         self._delta_envelope: tuple[tuple[Any, ...], str] = ((), "")
         self._decode_delta, self._decode_append = _json.decode_delta, _json.decode_append
+        self._decode_text = _json.decode_text
+        self._frame: _Frame = ("\0", 0, "", 0, "", "", "", 0, 0)  # Which no message has.
+        self._framed = ("", "")
         hot = AUDIO_DELTA if is_client else APPEND
-        starts = [f'{{"type":{space}"{dialect.wire_name(hot, {})}"' for space in ("", " ")]
-        self._starts = () if hot in dialect.fields else tuple(starts)
+        self._starts = _starts(dialect, hot)
+        self._text_starts = _starts(dialect, *TEXT_DELTAS) if is_client else ()
         self._starts_in_bytes = tuple(text.encode() for text in self._starts)
         self._decode_hot = self._delta if is_client else self._append
         # Messages that are as in GA and of which nothing but a few plain fields is read: every word is one.
@@ -221,22 +233,68 @@ class RealtimeCodec:
 
         For a client's reader: it asks this first, and nothing else costs as little.
         """
-        if type(wire) is str and len(wire) > _LONG_TEXT and wire.startswith(self._starts):
-            at = wire.find('"delta":')
-            start = wire.find('"', at + 8) + 1
+        if type(wire) is not str or len(wire) <= _LONG_TEXT:
+            return None
+        head, id_end, middle, start, tail, response_id, item_id, output_index, content_index = self._frame
+        id_at = len(head)
+        if wire[:id_at] == head and wire[id_end:start] == middle:
             end = wire.find('"', start)
-            delta = wire[start:end]
-            if at < 0 or "\\" in delta:
-                return None
+            event_id, delta = wire[id_at:id_end], wire[start:end]
+            if wire[end:] == tail and '"' not in event_id and event_id.isprintable() and "\\" not in wire:
+                return _new_delta((response_id, item_id, delta, output_index, content_index, event_id))
+        return self._long_delta(wire) if wire.startswith(self._starts) else None
+
+    def _long_delta(self, wire: str) -> AudioDelta | None:
+        """An audio delta whose base64 is cut out before the rest is parsed."""
+        at = wire.find('"delta":')
+        start = wire.find('"', at + 8) + 1
+        end = wire.find('"', start)
+        delta = wire[start:end]
+        if at < 0 or "\\" in delta:
+            return None
+        try:
+            it = self._decode_delta(f"{wire[:start]}{_MARK}{wire[end:]}")
+        except (ValueError, RecursionError):
+            return None
+        if it.delta != _MARK:
+            return None
+        found = _new_delta(
+            (it.response_id, it.item_id, delta, it.output_index, it.content_index, it.event_id)
+        )
+        if self._framed != (it.response_id, it.item_id):
+            self._framed = (it.response_id, it.item_id)
+            self._learn_frame(wire, start, end, found)
+        return found
+
+    def _learn_frame(self, wire: str, start: int, end: int, found: AudioDelta) -> None:
+        """Keep what the deltas of an item have in common: all but the audio and the event's identifier before it.
+
+        That the two are where they seem to be is proven by a message with marks in their places. What follows need not
+        be parsed then: other text there, without quotes, escapes and control characters, changes nothing else.
+        """
+        id_at = wire.find('"', wire.find('"event_id":') + len('"event_id":')) + 1
+        id_end = id_at + len(found.event_id)
+        if id_end > start or not wire[id_at:id_end] == found.event_id != _MARK:
+            return
+        head, middle, tail = wire[:id_at], wire[id_end:start], wire[end:]
+        try:
+            it = self._decode_delta(f"{head}{_MARK}{middle}{_MARK}{tail}")
+        except (ValueError, RecursionError):
+            return
+        if it.event_id == it.delta == _MARK:
+            places = found.response_id, found.item_id, found.output_index, found.content_index
+            self._frame = (head, id_end, middle, start, tail, *places)
+
+    def text_delta(self, wire: Wire) -> TextDelta | None:
+        """Return the words that a message surely holds, of which :meth:`decode` gives every field; None for any other.
+
+        For a client's reader, which asks it second.
+        """
+        if type(wire) is str and wire.startswith(self._text_starts):
             try:
-                it = self._decode_delta(f"{wire[:start]}{_MARK}{wire[end:]}")
+                return self._decode_text(wire)
             except (ValueError, RecursionError):
                 return None
-            if it.delta != _MARK:
-                return None
-            return _new_delta(
-                (it.response_id, it.item_id, delta, it.output_index, it.content_index, it.event_id)
-            )
         return None
 
     def _delta(self, wire: Wire) -> AudioDelta | None:
@@ -292,6 +350,12 @@ def _direct_rows(dialect: Dialect) -> _Rows:
         }
         held = _direct_of[id(dialect)] = (dialect, rows)  # With the dialect, so that its id stays its own.
     return held[1]
+
+
+def _starts(dialect: Dialect, *names: str) -> tuple[str, ...]:
+    """How messages of these names begin where they go the short way: the service and its SDK write the type first."""
+    wire_names = [dialect.wire_name(name, {}) for name in names if name not in dialect.fields]
+    return tuple(f'{{"type":{space}"{name}"' for name in wire_names if name for space in ("", " "))
 
 
 def _cut(wire: Wire, key: str) -> tuple[str, Wire] | None:

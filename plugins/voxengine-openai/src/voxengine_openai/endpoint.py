@@ -76,7 +76,9 @@ def openai_endpoint(
             headers[header] = str(value)
     headers |= more_headers(metadata)
     chosen = "" if is_default_model and key.startswith(_EPHEMERAL) else model
-    url = _with_query(_realtime_url(base, chosen), {"intent": intent} if intent else {})
+    url = _realtime_url(base, chosen)
+    if intent:
+        url = _with_query(url, {"intent": intent})
     return Endpoint(url=url, headers=headers, base=base, model=chosen)
 
 

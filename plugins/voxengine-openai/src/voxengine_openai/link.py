@@ -126,7 +126,6 @@ class RealtimeLink(BaseProvider):
     def _request(self, request: Request) -> str:
         if request.item is not None:
             self._send_soon("conversation.item.create", item=request.item)
-            request.item = None  # Asked again, it is there already.
         fields = {} if request.params is None else {"response": request.params}
         return self._send_soon("response.create", **fields)
 
@@ -188,14 +187,18 @@ class RealtimeLink(BaseProvider):
     async def _read(self, connection: Transport) -> None:
         translator = self._translator
         assert translator is not None
-        clock, decode, audio = asyncio.get_running_loop().time, self._codec.decode, translator.audio
-
-        hot = self._codec.audio_delta
+        codec, clock = self._codec, asyncio.get_running_loop().time
+        audio_delta, text_delta, decode = codec.audio_delta, codec.text_delta, codec.decode
+        audio, text = translator.audio, translator.text
 
         def take(wire: str | bytes) -> None:
-            delta = hot(wire)
+            delta = audio_delta(wire)
             if delta is not None:
                 audio(delta)
+                return
+            words = text_delta(wire)
+            if words is not None:
+                text(words)
                 return
             for message in decode(wire, clock()):
                 if type(message) is AudioDelta:

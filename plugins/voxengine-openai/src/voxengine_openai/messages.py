@@ -16,6 +16,7 @@ __all__ = [
     "AUDIO_DELTA",
     "CLIENT_EVENTS",
     "SERVER_EVENTS",
+    "TEXT_DELTAS",
     "Append",
     "AudioDelta",
     "ProtocolFault",
@@ -26,6 +27,8 @@ APPEND: Final = "input_audio_buffer.append"
 """The name of :class:`Append`."""
 AUDIO_DELTA: Final = "response.output_audio.delta"
 """The name of :class:`AudioDelta`."""
+TEXT_DELTAS: Final = ("response.output_audio_transcript.delta", "response.output_text.delta")
+"""What carries an answer's words, as they come."""
 
 CLIENT_EVENTS: Final = frozenset(
     {

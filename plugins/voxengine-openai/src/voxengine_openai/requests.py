@@ -91,8 +91,13 @@ class RequestQueue:
     def ask(
         self, trigger: str, params: dict[str, Any] | None = None, item: dict[str, Any] | None = None
     ) -> None:
-        """Ask for a response, now or when the present one has ended; ``item`` goes with it."""
-        self._waiting.append(Request(trigger, params, item))
+        """Ask for a response, now or when the present one has ended; ``item`` goes with it.
+
+        That to a tool's result comes before the texts that wait: it belongs to an earlier turn.
+        """
+        triggers = [held.trigger for held in self._waiting]
+        at = triggers.index("text") if trigger == "tool" and "text" in triggers else len(triggers)
+        self._waiting.insert(at, Request(trigger, params, item))
         self.go_on()
 
     def go_on(self) -> None:
@@ -104,6 +109,7 @@ class RequestQueue:
             request = self._sent = self._waiting.popleft()
             self._doubted_until = 0.0
             request.event_id = self._send(request)
+            request.item = None  # Asked again, it is there already.
 
     def started(self, response_id: str) -> ActiveResponse:
         """Note that a response of the conversation began.
