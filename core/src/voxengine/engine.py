@@ -196,6 +196,9 @@ class VoiceEngine(Keeping):
         if not session.can("dialogue") and session.can("speak"):
             await self.say(text)
             return
+        if not self._is_recovering():  # What the session is being told comes before.
+            await self._conversation.telling.wait()
+            session = self._takes_input("send_text")
         user = self._conversation.user
         item_id = user.text_turn(text)
         if self._is_recovering():
@@ -204,9 +207,7 @@ class VoiceEngine(Keeping):
             session.unpaid.append(item_id)
             return
         try:
-            await self._conversation.telling.wait()
-            if session is self._session:  # Else the one that took over was given it.
-                await self._conversation.telling.text(session, item_id, text)
+            await self._conversation.telling.text(session, item_id, text)
         except VoxEngineError:
             if self._is_recovering() or session is not self._session:
                 return  # A session that takes over, or has meanwhile, is given the turn.

@@ -28,6 +28,7 @@ from voxengine.history import History, ItemKind
 from voxengine.metrics import Metrics, SessionMetrics
 from voxengine.responses import Response
 from voxengine.says import Say
+from voxengine.user_turns import UserTurns
 
 __all__ = ["SNAPSHOT_VERSION", "Kept", "read_snapshot", "restore", "turn_state", "write_snapshot"]
 
@@ -100,7 +101,7 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
         audible = conversation.agent.audible(responses.current)
         cut += [item for item in conversation.agent.cut_in(copy, responses.current) if item not in cut]
     start, turn = user.open_turn_start(), user.to_json()
-    called = _without_called(turn, copy)
+    called = _without_called(turn, user, copy)
     if called and turn["item"] is None:
         start = journal.end
     return {
@@ -116,22 +117,19 @@ def turn_state(conversation: Conversation, history: History) -> tuple[dict[str, 
     }, copy
 
 
-def _without_called(turn: dict[str, Any], history: History) -> bool:
+def _without_called(turn: dict[str, Any], user: UserTurns, history: History) -> bool:
     """Take turns out that the agent has called a tool for: asked again, it would call again.
 
     Returns:
         Whether there were any; the answer is owed on the tool's result then.
     """
-    items = history.items
-    last_call = max((n for n, item in enumerate(items) if item.kind is ItemKind.TOOL_CALL), default=-1)
-    known = {item.id: item for item in items[: max(last_call, 0)]}
-    texts = turn["unanswered_texts"]
-    taken_up = [item_id for item_id in texts if item_id in known]
+    taken_up = user.called_texts
     for item_id in taken_up:
-        del texts[item_id]
-    spoken = known.get(turn["item"] or "")
+        del turn["unanswered_texts"][item_id]
+    spoken = turn["item"]
+    is_known = spoken is not None and spoken in history
     # What has no transcript yet is known from its audio alone, which has to be given again.
-    if spoken is None or turn["is_speaking"] or not spoken.is_transcribed:
+    if not is_known or not user.is_called or turn["is_speaking"] or not history.get(spoken).is_transcribed:
         return bool(taken_up)
     turn.update({name: value for name, value in _NOTHING_OPEN.items() if name != "unanswered_texts"})
     return True

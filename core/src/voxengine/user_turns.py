@@ -327,6 +327,17 @@ class UserTurns:
         if trigger in ("audio", "server", "inferred", "tool") and self.turn_end is not None:
             self._called_to = self.turn_end if covers is None else min(covers, self.turn_end)
 
+    @property
+    def called_texts(self) -> frozenset[str]:
+        """Text turns without an answer that the agent has called a tool for."""
+        return frozenset(self._called_texts & self.unanswered_texts.keys())
+
+    @property
+    def is_called(self) -> bool:
+        """Whether the agent has called a tool for everything that was said aloud and waits for an answer."""
+        called_to, end = self._called_to, self.turn_end
+        return called_to is not None and end is not None and called_to >= end
+
     def let_go_of_called(self, *, takes_audio: bool) -> bool:
         """Leave to the history the turns that a tool was called for; return whether there were any.
 

@@ -172,6 +172,21 @@ async def test_turn_behind_the_one_that_was_called_for_is_asked() -> None:
 
 
 @virtual
+async def test_snapshot_owes_the_text_behind_the_one_that_was_called_for() -> None:
+    async with calling(tools=[Tool().look_up]) as call:
+        await call.engine.send_text("What is a robin?")
+        await call.engine.send_text("And a wren?")
+        call.provider().starts("r1", trigger="text")
+        call.provider().asks_for("look_up", "c1", "r1", word="robin")
+        call.provider().completes("r1")
+        await asyncio.sleep(1.5)
+        snapshot = call.engine.snapshot()
+
+        assert list(snapshot["turn"]["unanswered_texts"].values()) == ["And a wren?"]
+        assert snapshot["owes_tool_answer"]
+
+
+@virtual
 async def test_user_who_ended_the_turn_before_the_loss_is_not_taken_to_speak_on() -> None:
     async with calling(reconnect=BUDGET) as call:
         await speak(call.engine, tone(600, 1))

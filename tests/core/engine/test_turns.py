@@ -389,6 +389,24 @@ async def test_speech_that_ends_behind_a_text_is_covered_by_the_answer_that_come
         assert engine._conversation.user.n_unanswered == 0
 
 
+@virtual
+async def test_text_that_is_cancelled_while_it_waits_for_a_note_is_nowhere() -> None:
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(1)
+
+    async with calling(kind(behaviour={"send_item": slowly})) as call:
+        call.engine.history.add_system("Be brief.")
+        sending = asyncio.create_task(call.engine.send_text("Never mind."))
+        await asyncio.sleep(0.5)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await call.engine.wait_idle(timeout_s=5)
+
+        assert call.provider().of("send_text") == []
+        assert [item.text for item in call.engine.history] == ["Be brief."]
+
+
 @pytest.mark.parametrize("change", ["append", "edit", "delete"])
 @virtual
 async def test_change_that_cannot_be_told_is_a_warning(change: str) -> None:
