@@ -30,6 +30,22 @@ async def test_waiting_ends_when_its_time_is_over() -> None:
     assert loop.time() == pytest.approx(3)
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+@virtual(max_real_s=2.0)
+async def test_rest_of_a_pause_that_the_loop_takes_for_over_is_over(is_busy: bool) -> None:
+    async def keep_the_loop_turning() -> None:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    activity, turning = Activity(), asyncio.create_task(keep_the_loop_turning())
+    activity.touch(asyncio.get_running_loop().time() - 0.5 + 1e-10)
+
+    came_to_rest = await activity.wait_while(lambda: is_busy, 1e-10 if is_busy else 60, settle_s=0.5)
+
+    turning.cancel()
+    assert came_to_rest is not is_busy
+
+
 @virtual
 async def test_two_may_wait_for_the_same() -> None:
     activity, loop = Activity(), asyncio.get_running_loop()

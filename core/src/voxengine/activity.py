@@ -10,6 +10,7 @@ __all__ = ["Activity"]
 
 _END_S: Final = 12.0
 """How long a cancelled task may take to end; a session that is being closed takes its deadlines."""
+_ROUNDING_S: Final = 1e-6
 
 
 class Activity:
@@ -41,9 +42,10 @@ class Activity:
         while True:
             now = self._loop.time()
             busy = is_busy()
-            if not busy and now >= self.last + settle_s:
+            # A loop takes a timer for due that is nearer than its resolution, so that no time passes.
+            if not busy and now >= self.last + settle_s - _ROUNDING_S:
                 return True
-            if now >= deadline:
+            if now >= deadline - _ROUNDING_S:
                 return False
             until = deadline if busy else min(deadline, self.last + settle_s)
             if self._next is None or self._next.done():

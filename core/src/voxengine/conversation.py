@@ -548,6 +548,7 @@ class Conversation:
             The items of what was open: of their words, those count whose sound was received.
         """
         session, items = self.output_owner, list[str]()
+        self._cut_reply = (self.cut_reply, self.responses.n_inputs)
         if session is not None and self.clock is not None:
             for response in self.responses.open_of(session.epoch):
                 items += response.item_ids.values()
@@ -563,7 +564,7 @@ class Conversation:
     def cut_reply(self) -> frozenset[str]:
         """Items of an answer that ended with its session, as long as nothing was said or asked since."""
         items, n_inputs = self._cut_reply
-        return items if n_inputs == self.responses.n_inputs else frozenset()
+        return items if n_inputs == self.responses.n_inputs or self.responses.owes_note else frozenset()
 
     @property
     def role(self) -> str:

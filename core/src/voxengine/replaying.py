@@ -107,6 +107,8 @@ class Replayer:
             index = self._score.inputs[self._position]
             at = self._score.time(index)
             await self._wait_for(self._score.n_before[index], at + _LATE_S, f"before {at:.3f} s")
+            if at - asyncio.get_running_loop().time() > _APART_S:
+                await asyncio.sleep(1e-7)  # What came out meanwhile has its consequences before time passes.
             if self._is_next(index):
                 self._put_in(index)
                 await self._settle()
@@ -581,16 +583,13 @@ class Replayer:
         Raises:
             ProviderNotFound: The recording has none.
         """
-        line = self._following_session(name)
+        line = self.following_session(name)
         if line is None:
             raise ProviderNotFound(f"The recording has no further session of {name!r}.", provider=name)
         return line
 
-    def has_session(self, name: str) -> bool:
-        """Return whether the recording has another session of a provider."""
-        return self._following_session(name) is not None
-
-    def _following_session(self, name: str) -> Mapping[str, Any] | None:
+    def following_session(self, name: str) -> Mapping[str, Any] | None:
+        """Return the line of the provider that is to be made next; None when the recording has none."""
         for line in self.tape.of("session"):
             if line["session"] not in self._registry.taken and line["provider"] == name:
                 return line

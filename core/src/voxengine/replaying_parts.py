@@ -245,7 +245,7 @@ class DrivenRegistry(ProviderRegistry):
 
     def loaded(self, name: str) -> type[BaseProvider] | None:
         """The same; None where the recording has no more of it: whatever ended it came during its import."""
-        return self.get(name) if self._replayer.has_session(name) else None
+        return self.get(name) if self._replayer.following_session(name) is not None else None
 
 
 class TapeClock:

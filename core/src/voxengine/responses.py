@@ -185,6 +185,14 @@ class ResponseTracker:
             return True
         return self._is_asked("tool")
 
+    @property
+    def owes_note(self) -> bool:
+        """Whether the agent was asked to go on from what was cut, and nothing of that was kept."""
+        current = self.current
+        if current is not None and current.request is not None and current.request.is_note:
+            return current.trigger == "server" and not current.is_answer
+        return any(request.is_note and request.trigger == "server" for request in self._requests)
+
     def new_owner(self) -> None:
         """Forget what concerns the session that had the output: another one has it now."""
         self._requests.clear()

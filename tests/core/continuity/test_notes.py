@@ -48,6 +48,31 @@ async def test_text_behind_an_answer_that_goes_on_is_owed_until_its_own_begins(t
         assert call.provider().of("send_text") == ["Two?"]
 
 
+@pytest.mark.parametrize(
+    ("moment", "follows"),
+    [("asked", [CONTINUE]), ("begun", [CONTINUE]), ("heard", [CONTINUE]), ("whole", [])],
+)
+@virtual
+async def test_what_did_not_go_on_is_asked_for_again(moment: str, follows: list[str]) -> None:
+    async with calling(reconnect=BUDGET) as call:
+        await call.engine.send_text("One?")
+        begin(call.provider(), "r1", "text")
+        lose(call.provider())
+        await turns()
+        if moment == "begun":
+            call.provider().starts("r2", trigger="text")
+        elif moment != "asked":
+            begin(call.provider(), "r2", "text")
+        if moment == "whole":
+            call.provider().completes("r2")
+        lose(call.provider())
+        await asyncio.sleep(2)
+
+        assert call.kinds["one"].made[1].of("send_text") == [CONTINUE]
+        assert len(call.kinds["one"].made) == 3
+        assert call.provider().of("send_text") == follows
+
+
 @virtual
 async def test_answer_that_goes_on_is_not_the_users_text() -> None:
     async with calling(reconnect=BUDGET) as call:

@@ -25,7 +25,7 @@ from tests.core.recording.talks import (
     utterance,
 )
 from voxengine import VoiceEngine
-from voxengine.errors import ConfigError, NotConnected
+from voxengine.errors import ConfigError, ConnectionLost, NotConnected
 from voxengine.events import EventType
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.recording_file import read_recording
@@ -263,6 +263,24 @@ def test_connect_that_is_ended_in_its_first_turns_runs_again(
             assert isinstance(connecting.exception(), NotConnected)
 
     run_virtual(change_mind(), socket_grace_s=0.0)
+
+    assert replay(tmp_path / "talk.jsonl").differences == ()
+
+
+def test_sessions_that_are_lost_behind_a_silence_run_again(tmp_path: Path) -> None:
+    async def lose_twice() -> None:
+        engine = VoiceEngine(config(turn_detection="client"), registry=registry())
+        engine.record(tmp_path / "talk.jsonl")
+        async with engine:
+            await perform(engine, [("recorded", "What time is it?"), ("rest", None)])
+            for _ in range(2):
+                error = ConnectionLost("gone", close_code=1006)
+                assert engine._session is not None
+                engine._session.provider.emit_event(EventType.CONNECTION_LOST, {"error": error})
+                await asyncio.sleep(2.5)
+            await engine.wait_idle()
+
+    run_virtual(lose_twice(), socket_grace_s=0.0)
 
     assert replay(tmp_path / "talk.jsonl").differences == ()
 

@@ -116,7 +116,7 @@ class RealtimeCodec:
         self._decode_delta, self._decode_append = _json.decode_delta, _json.decode_append
         self._decode_text = _json.decode_text
         self._frame: _Frame = ("\0", 0, "", 0, "", "", "", 0, 0)  # Which no message has.
-        self._framed = ("", "")
+        self._framed = ("", "")  # Response and item for which a frame was looked for: once, found or not.
         hot = AUDIO_DELTA if is_client else APPEND
         self._starts = _starts(dialect, hot)
         self._text_starts = _starts(dialect, *TEXT_DELTAS) if is_client else ()
