@@ -242,6 +242,35 @@ def test_an_id_that_is_taken_is_refused() -> None:
         history.append(Item("mine", ItemKind.SYSTEM))
 
 
+def test_half_a_character_is_refused_and_changes_nothing() -> None:
+    history = make_history()
+    item = history.add_user_text("hello")
+
+    calls: list[Callable[[], object]] = [
+        lambda: history.add_system("\ud800"),
+        lambda: history.add_image("data:image/png;base64,AAAA", "\udc00"),
+        lambda: history.edit(item.id, text="\ud83d"),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="half a surrogate pair"):
+            call()
+
+    assert list(history) == [item]
+
+
+def test_new_text_takes_the_place_of_what_was_heard() -> None:
+    history = make_history()
+    item = history.start_agent()
+    history.set_agent_text(item.id, "one two three four")
+    history.truncate_agent(item.id, 500, total_ms=1000)
+
+    edited = history.edit(item.id, text="[redacted]")
+    given = history.edit(item.id, text="five six", heard_text="five")
+
+    assert (edited.heard_text, edited.context_text) == (None, "[redacted]")
+    assert given.context_text == "five"
+
+
 @pytest.mark.parametrize("name", ["id", "kind", "call_id", "colour"])
 def test_edit_refuses_what_it_cannot_change(name: str) -> None:
     history = make_history()

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import attrs
 
-from voxengine.errors import ConfigError
+from voxengine.errors import ConfigError, UsageError
 
-__all__ = ["Check", "bad", "file_path", "hidden", "kind_of", "number", "one_of", "text"]
+__all__ = ["Check", "bad", "check_unicode", "file_path", "hidden", "kind_of", "number", "one_of", "text"]
 
 _MASK: Final = "…"
 
@@ -34,6 +34,18 @@ def bad(owner: object, name: str, value: object, takes: str) -> ConfigError:
     return ConfigError(
         f"{type(owner).__name__}.{name} got {shown} ({type(value).__name__}); it takes {takes}."
     )
+
+
+def check_unicode(method: str, *values: object) -> None:
+    """Raise UsageError when a text among the values cannot be written as UTF-8."""
+    try:
+        for value in values:
+            if isinstance(value, str):
+                value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{method} got half a surrogate pair, which no text holds. Nothing was sent."
+        ) from None
 
 
 def file_path(path: object, what: str) -> Path:

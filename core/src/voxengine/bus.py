@@ -146,6 +146,8 @@ class EventBus:
         self._n_caused = 0
         self._workers: dict[Subscription, asyncio.Task[None]] = {}
         self._closed = False
+        self.may_want_input = True
+        """False only while nobody asks for AUDIO_INPUT_CHUNK by name; :meth:`wants` tells."""
 
     # -- listening --------------------------------------------------------------------------------
 
@@ -229,6 +231,7 @@ class EventBus:
             self._subscriptions.remove(held)
         self._routes.clear()
         self._wanted.clear()
+        self.may_want_input = True
 
     def stream(self, *event_types: EventType | str, limit: int | None = None) -> EventStream:
         """Return an asynchronous iterator over events of these types, or all, from now on.
@@ -246,6 +249,7 @@ class EventBus:
             stream.end()
         else:
             self._streams.append(weakref.ref(stream, self._forget_stream))
+            self.may_want_input = True
         return stream
 
     def wants(self, event_type: EventType) -> bool:
@@ -254,6 +258,8 @@ class EventBus:
         if named is None:
             named = any(held.event_type == event_type for held in self._subscriptions)
             self._wanted[event_type] = named
+        if event_type is EventType.AUDIO_INPUT_CHUNK:
+            self.may_want_input = named or bool(self._streams)
         if named or not self._streams:
             return named
         return any(stream.names(event_type) for stream in self._open_streams())
@@ -356,6 +362,7 @@ class EventBus:
         self._subscriptions.sort(key=lambda held: -held.priority)
         self._routes.clear()
         self._wanted.clear()
+        self.may_want_input = True
         return subscription
 
     def _route(self, event_type: EventType) -> tuple[Subscription, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
@@ -23,17 +24,9 @@ from voxengine.errors import (
     VoxEngineError,
 )
 from voxengine.events import EventType
-from voxengine.inputs import (
-    check_ms,
-    check_room,
-    check_seconds,
-    check_text,
-    compare_format,
-    encoded,
-    to_pcm,
-)
+from voxengine.inputs import check_ms, check_room, check_seconds, check_text, compare_format, encoded, to_pcm
 from voxengine.keeping import Keeping
-from voxengine.lifecycle import EngineState
+from voxengine.lifecycle import CONNECTED, EngineState
 from voxengine.listening import Levels, Listening
 from voxengine.providers.registry import ProviderRegistry, default_registry
 from voxengine.session import Session
@@ -144,7 +137,14 @@ class VoiceEngine(Keeping):
                 fills them is ended, unless turns end by hand.
             NotConnected, ProviderError: There is no session. Nothing was accepted.
         """
-        session, user_turns = self._takes_input("send_audio"), self._turns
+        # Each call and each object that is touched here is paid for by every chunk of every session.
+        if self._state is CONNECTED and _get_running_loop() is self._loop:
+            session = self._session
+            assert session is not None
+        else:
+            session = self._takes_input("send_audio")
+        user_turns = self._turns_
+        assert user_turns is not None
         if user_turns.taker is not None:
             await user_turns.wait_for_input()
             session = self._takes_input("send_audio")
@@ -161,7 +161,7 @@ class VoiceEngine(Keeping):
             compare_format(journal.format, sample_rate, channels)
         if not data:
             return
-        if self._taps.has("on_input"):
+        if self._filters_input:
             kept = self._taps.filter_input(data)
             if kept is None:
                 return
@@ -173,12 +173,13 @@ class VoiceEngine(Keeping):
         except JournalFull:
             user_turns.cut_short()
             raise
-        if self.events.wants(EventType.AUDIO_INPUT_CHUNK):
+        if self.events.may_want_input and self.events.wants(EventType.AUDIO_INPUT_CHUNK):
             values = {"audio_data": data, "sample_rate": journal.format.sample_rate}
             self._conversation.emit(EventType.AUDIO_INPUT_CHUNK, values, session)
-        sender.kick()
-        user_turns.push(data)
-        if sender.is_behind:
+        is_sent = sender.offer(data)
+        if user_turns.watcher is not None:
+            user_turns.watcher.push(data)
+        if not is_sent and sender.is_behind:
             await sender.wait_for_room()
 
     async def send_text(self, text: str) -> None:

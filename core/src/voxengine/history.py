@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from voxengine._checks import check_unicode
 from voxengine._items import (
     Heard,
     Item,
@@ -159,8 +160,9 @@ class History:
         """Add an item at the end and tell ``on_change``. An empty id is replaced by a new one.
 
         Raises:
-            UsageError: The id is taken, or a tool result has no open call.
+            UsageError: The id is taken, or a tool result has no open call, or a text is no Unicode.
         """
+        check_unicode("history.append", *attrs.astuple(item, recurse=False))
         return self._changed("append", self._add(item))
 
     def add_system(self, text: str) -> Item:
@@ -179,6 +181,8 @@ class History:
     def edit(self, item_id: str, **changes: Any) -> Item:
         """Change fields of an item and tell ``on_change``. ``id``, ``kind`` and ``call_id`` are fixed.
 
+        What was heard of an interrupted answer goes with a new text, unless a new ``heard_text`` is given too.
+
         Raises:
             UsageError: There is no such item or field, or a value does not fit.
         """
@@ -187,6 +191,9 @@ class History:
         for name in changes:
             if name not in known:
                 raise UsageError(f"edit() cannot change {name!r}. It changes: {', '.join(known)}.")
+        check_unicode("history.edit", *changes.values())
+        if "text" in changes and item.heard_text is not None:
+            changes = {"heard_text": None, "heard_is_estimated": False, **changes}  # Of words that are gone.
         return self._changed("edit", self._put(attrs.evolve(item, **changes)))
 
     def delete(self, item_id: str) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from voxengine._checks import check_unicode
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.errors import AudioFormatError, ConfigError, JournalFull, UsageError
 from voxengine.events import EventType, LazyAudio
@@ -151,12 +152,7 @@ def check_text(method: str, text: object) -> None:
         raise UsageError(f"{method} takes a str, not a {type(text).__name__}.")
     if not text.strip():
         raise UsageError(f"{method} got an empty text. Nothing was sent.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{method} got half a surrogate pair, which no text holds. Nothing was sent."
-        ) from None
+    check_unicode(method, text)
 
 
 def check_ms(what: str, value: object) -> None:

@@ -49,6 +49,25 @@ class Journal:
         limit_s: Seconds that may be held.
     """
 
+    __slots__ = (
+        "_chunks",
+        "_heard_from",
+        "_least_room",
+        "_limit",
+        "_room",
+        "_scanned",
+        "_segmenter",
+        "_step",
+        "_utterances",
+        "accepts",
+        "end",
+        "format",
+        "frame_bytes",
+        "limit_s",
+        "start",
+        "vendor_decides",
+    )
+
     def __init__(self, audio_format: AudioFormat, limit_s: float) -> None:
         self.accepts = audio_format
         """What the engine takes."""

@@ -72,7 +72,7 @@ class EngineState(StrEnum):
     CLOSED = "disconnected"
 
 
-_CONNECTED: Final = EngineState.CONNECTED  # Asked for with every chunk.
+CONNECTED: Final = EngineState.CONNECTED  # Asked for with every chunk.
 
 
 class Lifecycle:
@@ -115,6 +115,7 @@ class Lifecycle:
         """Latencies and counts."""
         self._taps = Taps(taps, self._tap_raised, self._tap_slow)
         self.metrics.tapped = self._taps.discarded
+        self._filters_input = self._taps.has("on_input")
         if self._taps.has("on_event"):
             self.events.tap = self._taps.filter_event
         self._tools_: ToolRunner | None = None
@@ -507,7 +508,7 @@ class Lifecycle:
     def _ready(self, method: str) -> Session:
         loop = self._loop
         if (
-            self._state is not _CONNECTED
+            self._state is not CONNECTED
             or threading.get_ident() != self._thread_id
             or loop is None
             or not loop.is_running()

@@ -29,11 +29,15 @@ def after_loss(method: str, provider: str, failure: ProviderError, n_unanswered:
         failure: What ended it.
         n_unanswered: How many samples of the user's audio are kept for an answer.
     """
+    so_far = "" if method == "wait_idle" else "Nothing was sent; "
+    # A call that times out is another thing than a session lost by a timeout.
+    code = ErrorCode.CONNECTION_LOST if failure.code is ErrorCode.TIMEOUT else failure.code
     lost = ConnectionLost(
-        f"{method}(): the session with {provider} was lost ({failure}). Nothing was sent; switch_provider continues the "
+        f"{method}(): the session with {provider} was lost ({failure}). {so_far}switch_provider continues the "
         "conversation.",
         provider=provider,
-        recoverable=failure.recoverable,  # Its code is not: a timeout of wait_idle() is another thing than a loss by one.
+        code=code,
+        recoverable=failure.recoverable,
         retry_after_s=failure.retry_after_s,
         vendor_code=failure.vendor_code,
         close_code=failure.close_code,

@@ -11,7 +11,7 @@ import attrs
 from voxengine.audio.format import AudioFormat
 from voxengine.errors import NotConnected, VoxEngineError
 from voxengine.journal import Journal
-from voxengine.session import CLOSE_DEADLINE_S, Session
+from voxengine.session import CLOSE_DEADLINE_S, READY, Session
 
 if TYPE_CHECKING:
     from voxengine.audio.pcm import FormatConverter
@@ -76,6 +76,38 @@ class InputSender:
         group_ms: Shortest; more than ``chunk_ms`` means that chunks wait for each other.
     """
 
+    __slots__ = (
+        "_backlog_frames",
+        "_boundary",
+        "_closed",
+        "_convert",
+        "_failure",
+        "_frame_bytes",
+        "_gate",
+        "_injections",
+        "_is_failing",
+        "_is_held",
+        "_lock",
+        "_max_frames",
+        "_min_frames",
+        "_pace",
+        "_piece",
+        "_progress",
+        "_send",
+        "_sent_frames",
+        "_session",
+        "_silence_due",
+        "_tail_due",
+        "_target",
+        "_task",
+        "_try_send",
+        "base",
+        "cursor",
+        "injected_frames",
+        "journal",
+        "left_out_frames",
+    )
+
     def __init__(
         self, session: Session, journal: Journal, *, start: int, chunk_ms: int, group_ms: int
     ) -> None:
@@ -139,6 +171,45 @@ class InputSender:
                 self._took(chunk, len(chunk) // self._frame_bytes)
             else:
                 return
+        self._start()
+
+    def offer(self, data: bytes) -> bool:
+        """Send what was put into the journal just now, and what waits before it; never waits and never raises.
+
+        Returns:
+            Whether nothing waits any more. False is no more than a hint.
+        """
+        n_frames = len(data) // self.journal.frame_bytes
+        if (
+            self._task is not None
+            or self._is_held
+            or self._convert is not None
+            or self._boundary is not None
+            or self._piece is not None
+            or self._closed
+            or not self._min_frames <= n_frames <= self._max_frames
+            or self.cursor + n_frames != self.journal.end
+            or self._session.state is not READY
+        ):
+            self.kick()
+            return False
+        try:
+            is_sent = self._try_send(data)
+        except Exception as error:
+            self._failed(error)
+            is_sent = False
+        if not is_sent:
+            self._start()
+            return False
+        self._is_failing = False
+        self.cursor += n_frames
+        self._sent_frames += n_frames
+        if self._progress is not None:
+            self._moved()
+        return True
+
+    def _start(self) -> None:
+        """Let a task carry what waits."""
         if self._has_work() and self._session.is_ready:
             work = self._carry()
             self._task = asyncio.get_running_loop().create_task(work, name=f"{self._session.name} input")

@@ -85,7 +85,7 @@ class SessionState(StrEnum):
     ENDED = "ended"
 
 
-_READY: Final = SessionState.READY  # Asked for with every chunk.
+READY: Final = SessionState.READY  # Asked for with every chunk.
 
 
 class SessionOwner(Protocol):
@@ -174,7 +174,7 @@ class Session:
     @property
     def is_ready(self) -> bool:
         """Whether the session takes input."""
-        return self.state is _READY
+        return self.state is READY
 
     @property
     def session_id(self) -> str | None:

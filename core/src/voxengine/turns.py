@@ -31,9 +31,20 @@ _ENDPOINTING_MS: Final = {"server": 600, "semantic": 2500}
 class TurnTaker:
     """Ends the user's turns: by the client's ear, by hand, or with the silence that a vendor waits for."""
 
+    __slots__ = (
+        "_conversation",
+        "_is_cutting",
+        "_is_one_turn",
+        "_taking",
+        "is_recovering",
+        "taker",
+        "watcher",
+    )
+
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._watcher: InputWatcher | None = None
+        self.watcher: InputWatcher | None = None
+        """What listens to accepted audio here; None where the vendor alone does."""
         self._is_cutting = self._is_one_turn = False
         self._taking: asyncio.Lock | None = None
         self.taker: asyncio.Task[Any] | None = None
@@ -54,22 +65,22 @@ class TurnTaker:
         user = conversation.user
         base = max(user.turn_end or 0, user.open_turn_start()) if not user.is_speaking else user.speech_start
         base = max(base or 0, journal.start)
-        self._watcher = InputWatcher(conversation, journal.format, base, detection, "client", lambda: None)
-        self._watcher.push(journal.read(base, journal.end - base))
+        self.watcher = InputWatcher(conversation, journal.format, base, detection, "client", lambda: None)
+        self.watcher.push(journal.read(base, journal.end - base))
 
     def attach(self, session: Session) -> None:
         """Listen for a session that has become the input's owner, if it needs the client's ear."""
         conversation = self._conversation
         journal = conversation.user.journal
         assert journal is not None
-        self._watcher = None
+        self.watcher = None
         user = conversation.user
         detection: TurnDetection = session.config["turn_detection"]
         is_client = detection.kind == "client"
         if is_client or not session.has_boundaries:
             # An utterance that another session heard the start of is listened to from there.
             base = max(user.speech_start or 0, journal.start) if user.is_speaking else journal.end
-            self._watcher = InputWatcher(
+            self.watcher = InputWatcher(
                 conversation,
                 journal.format,
                 base,
@@ -77,7 +88,7 @@ class TurnTaker:
                 "client" if is_client else "inferred",
                 lambda: self._heard_end(session),
             )
-            self._watcher.push(journal.read(base, journal.end - base))
+            self.watcher.push(journal.read(base, journal.end - base))
 
     @contextlib.asynccontextmanager
     async def whole_turn(self) -> AsyncIterator[None]:
@@ -101,7 +112,7 @@ class TurnTaker:
     @contextlib.contextmanager
     def one_turn(self) -> Iterator[None]:
         """Let no pause end the turn within the block: all of it is one."""
-        watcher = self._watcher
+        watcher = self.watcher
         before = watcher is not None and watcher.ends_turns
         if watcher is not None:
             watcher.ends_turns = False
@@ -113,15 +124,10 @@ class TurnTaker:
             if watcher is not None:
                 watcher.ends_turns = before
 
-    def push(self, data: bytes) -> None:
-        """Listen to accepted audio."""
-        if self._watcher is not None:
-            self._watcher.push(data)
-
     def vendor_speaks_up(self, session: Session) -> None:
         """Note that the vendor reports speech by itself: an ear that only infers is not needed."""
         if session.config["turn_detection"].kind != "client":
-            self._watcher = None
+            self.watcher = None
 
     def cut_short(self) -> None:
         """End a turn that fills the journal: no pause in it could be heard any more, and its answer makes room."""
@@ -172,8 +178,8 @@ class TurnTaker:
         user = self._conversation.user
         if respond:
             await self._conversation.barge.turn_ended()
-        if self._watcher is not None:
-            self._watcher.flush()
+        if self.watcher is not None:
+            self.watcher.flush()
         has_turn = user.has_open_turn
         if self._keeps_end(respond):
             return
@@ -185,7 +191,7 @@ class TurnTaker:
             raise
         assert session.sender is not None
         detection: TurnDetection = session.config["turn_detection"]
-        has_ear = self._watcher is not None and self._watcher.ends_turns
+        has_ear = self.watcher is not None and self.watcher.ends_turns
         if detection.kind == "client" and has_ear and user.waits_for_answer and not user.is_speaking:
             return  # The client's ear noticed the end before, and an answer was asked for.
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
@@ -208,9 +214,11 @@ class TurnTaker:
         user = self._conversation.user
         if not self.is_recovering() or user.journal is None:
             return False
-        if self._watcher is not None:
-            self._watcher.flush()
+        if self.watcher is not None:
+            self.watcher.flush()
         if respond:
+            if user.owner is not None and user.owner.config["turn_detection"].kind == "manual":
+                user.committed()
             user.turn_ended(user.journal.end)
             user.close_utterance()
         else:
@@ -231,6 +239,8 @@ class TurnTaker:
     async def _end_by_hand(self, session: Session, respond: bool) -> None:
         conversation = self._conversation
         assert session.sender is not None
+        if session.config["turn_detection"].kind == "manual":
+            conversation.user.committed()
         if respond:
             conversation.user.turn_ended(session.sender.cursor)
             if session.can("dialogue"):  # A recogniser owes the words, and no response.

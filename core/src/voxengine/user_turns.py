@@ -159,6 +159,12 @@ class UserTurns:
         if not is_known:
             self._metrics.turn_ended("audio", self._now(), self._owner_name)
 
+    def committed(self) -> None:
+        """Note the place of a turn that is ended by hand: its words may come behind its answer, or never."""
+        journal = self.journal
+        if journal is not None and journal.end > journal.start:
+            self._ensure_item()
+
     def text_turn(self, text: str) -> str:
         """Note a user turn as text; return its history item."""
         self._owe_spoken_answer()
@@ -422,11 +428,13 @@ class UserTurns:
     # -- words ------------------------------------------------------------------------------------
 
     def transcript(self, session: Session, data: dict[str, Any]) -> None:
-        """Take INPUT_TRANSCRIPT of a provider."""
+        """Take INPUT_TRANSCRIPT of a provider. One that may change and has no words yet only names its item."""
         item_id = self._item_for(session, data.get("item_id"))
         if item_id is None:
             return
         values = self._words(item_id, data)
+        if values["is_partial"] and not values["text"]:
+            return
         self._emit(EventType.INPUT_TRANSCRIPT, values, session)
         if not values["is_partial"] and not session.can("dialogue"):
             self._covered(session)

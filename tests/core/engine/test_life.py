@@ -676,8 +676,9 @@ async def test_loss_is_told_once_and_each_call_says_so() -> None:
 async def test_call_after_a_loss_says_of_it_what_the_loss_said() -> None:
     loss = RateLimited("recoverable=True", retry_after_s=7.0, vendor_code="its.word", close_code=4029)
     final = ConnectionLost("recoverable=False", code=ErrorCode.AUTHENTICATION, vendor_code="3000")
+    late = ConnectionLost("recoverable=True", code=ErrorCode.TIMEOUT)  # That of the call would be another thing.
 
-    for error in (loss, final):
+    for error, code in ((loss, "rate_limit"), (final, "authentication"), (late, "connection_lost")):
         async with calling() as call:
             call.provider().emit_event(EventType.CONNECTION_LOST, {"error": error})
 
@@ -685,7 +686,8 @@ async def test_call_after_a_loss_says_of_it_what_the_loss_said() -> None:
                 await call.engine.wait_idle()
 
             told = caught.value
-            assert (told.code, told.recoverable) == ("connection_lost", error.recoverable)
+            assert (told.code, told.recoverable) == (code, error.recoverable)
+            assert "Nothing was sent" not in str(told)
             assert (told.vendor_code, told.close_code) == (error.vendor_code, error.close_code)
             assert told.retry_after_s == error.retry_after_s
 

@@ -288,13 +288,13 @@ def test_type_comes_first_and_cannot_be_overwritten_by_a_field() -> None:
     assert wire == '{"type":"response.cancel","event_id":"e"}'
 
 
-def test_half_a_surrogate_pair_is_sent_as_an_escape() -> None:
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "\ud83d"}]}
+def test_half_a_surrogate_pair_is_replaced_and_two_halves_are_joined() -> None:
+    item = {"content": [{"type": "input_text", "text": 'half "\ud83d", two \ud83d\ude00'}]}
 
     (wire,) = CLIENT.encode(RealtimeMessage("conversation.item.create", {"item": item}))
 
-    assert "\\ud83d" in str(wire)
-    assert json.loads(wire)["item"] == item
+    assert str(wire).encode()
+    assert json.loads(wire)["item"]["content"][0]["text"] == 'half "\ufffd", two \U0001f600'
 
 
 def test_encoding_leaves_the_message_as_it_is() -> None:

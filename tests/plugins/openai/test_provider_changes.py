@@ -130,6 +130,24 @@ async def test_refused_change_is_its_callers_error_alone() -> None:
         assert [step[0] for step in steps(peer)] == ["create", "delete", "create"]
 
 
+@virtual
+async def test_item_whose_change_was_refused_can_still_be_changed() -> None:
+    async with session(peer=Keeping()) as (provider, peer, _):
+        await provider.send_item(Item("1", "system", "x"))
+        refusal = {"type": "invalid_request_error", "code": "invalid_value", "message": ""}
+        peer.refuses = lambda message: refusal
+        with pytest.raises(ProviderError, match=r"conversation\.item\.create"):
+            await provider.try_replace_item(Item("1", "system", "y"), ())
+        peer.refuses = lambda message: None
+
+        assert await provider.try_replace_item(Item("1", "system", "z"), ())
+        assert await provider.try_delete_item(Item("1", "system", "z"), ())
+
+        (_, first, _), _, (_, third, behind), *deleted = steps(peer)
+        assert behind == first
+        assert deleted == [("delete", first, None), ("delete", third, None)]
+
+
 # -- an engine and the emulator ---------------------------------------------------------------------
 
 

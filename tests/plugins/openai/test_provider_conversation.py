@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 from unittest.mock import ANY
 
 import pytest
 
 from tests.plugins.openai.peer import session
+from tests.plugins.openai.test_bad_input import SPEECH
 from voxengine.audio.format import AudioFormat, Encoding
 from voxengine.config import TurnDetection, VoiceEngineConfig
 from voxengine.engine import VoiceEngine
 from voxengine.errors import AudioFormatError, CapabilityMissing, NotConnected, UsageError
-from voxengine.events import EventType
+from voxengine.events import Event, EventType
 from voxengine.history import Item
 from voxengine.providers.registry import ProviderRegistry
 from voxengine.testing import virtual
 from voxengine.transport.faults import Bandwidth
 from voxengine_openai import OpenAIProvider
 from voxengine_openai.codec import Append
+from voxengine_openai.emulator import OpenAIEmulator
 
 MANUAL = TurnDetection("manual")
 ULAW = AudioFormat(8_000, 1, Encoding.G711_ULAW)
@@ -503,3 +507,72 @@ async def test_event_of_the_application_goes_as_it_is() -> None:
 
         assert peer.of("conversation.item.delete") == [{"event_id": event_id, "item_id": "item_7"}]
         assert event.data["name"] == "conversation.item.deleted"
+
+
+# -- turns that are ended by hand -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metadata", [{}, {"transcription": False}], ids=["words", "no words"])
+@pytest.mark.parametrize("kind", ["manual", "client"])
+@virtual
+async def test_turn_has_its_place_before_its_answer_though_its_words_come_behind(
+    kind: Literal["manual", "client"], metadata: dict[str, Any]
+) -> None:
+    script = {"hears": ["The first one", "The second one"], "delays": {"transcript_ms": 1500}, "delay_ms": 0}
+    async with OpenAIEmulator(script=script, speed=20).running() as url:
+        config = VoiceEngineConfig(
+            provider="openai", turn_detection=kind, playback="null", metadata={"url": url, **metadata}
+        )
+        async with VoiceEngine(config) as engine:
+            transcripts: list[Event] = []
+            engine.events.on(EventType.INPUT_TRANSCRIPT, transcripts.append)
+            for _ in range(2):
+                await engine.send_audio(SPEECH)
+                await engine.end_turn()
+                await engine.wait_idle()
+            await _until(lambda: bool(metadata) or [event.is_partial for event in transcripts].count(False) == 2)
+            items = [(item.kind.value, item.text, item.audio_ms > 0) for item in engine.history]
+
+    answers = [text for kind, text, _ in items if kind == "agent"]
+    words = ["", ""] if metadata else ["The first one", "The second one"]
+    assert items == [
+        ("user_audio", words[0], True),
+        ("agent", answers[0], ANY),
+        ("user_audio", words[1], True),
+        ("agent", answers[1], ANY),
+    ]
+    assert all(event.text for event in transcripts)
+
+
+def _tell(answered: asyncio.Event, _: Event) -> None:
+    answered.set()
+
+
+def _spoken(engine: VoiceEngine) -> list[Item]:
+    return [item for item in engine.history if item.kind == "user_audio"]
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+@virtual
+async def test_words_that_come_in_the_next_turn_are_those_of_their_own() -> None:
+    script = {"hears": ["The first one", "The second one"], "delays": {"transcript_ms": 3000}, "delay_ms": 0}
+    async with OpenAIEmulator(script=script, speed=20).running() as url:
+        config = VoiceEngineConfig(
+            provider="openai", turn_detection="manual", playback="null", metadata={"url": url}
+        )
+        async with VoiceEngine(config) as engine:
+            for _ in range(2):
+                answered = asyncio.Event()
+                engine.events.once(EventType.RESPONSE_STARTED, partial(_tell, answered))
+                await engine.send_audio(SPEECH)
+                await engine.end_turn()
+                await answered.wait()
+            await _until(lambda: all(item.is_transcribed for item in _spoken(engine)))
+            items = [item.text for item in _spoken(engine)]
+
+    assert items == ["The first one", "The second one"]

@@ -28,6 +28,27 @@ class QueuedTransport(ABC):
     ``n_buffered_bytes``, and calls ``_deliver``, ``_set_paused`` and ``_end``.
     """
 
+    __slots__ = (
+        "_close_code",
+        "_close_reason",
+        "_close_s",
+        "_closed_here",
+        "_gone",
+        "_inbox",
+        "_inbox_size",
+        "_loop",
+        "_loss",
+        "_observer_failed",
+        "_paused",
+        "_reader",
+        "_reading_paused",
+        "_senders",
+        "_taker",
+        "on_wire",
+        "provider",
+        "writable",
+    )
+
     def __init__(self, *, provider: str, on_wire: WireObserver | None, close_s: float) -> None:
         self.on_wire = on_wire
         self.provider = provider
@@ -40,7 +61,8 @@ class QueuedTransport(ABC):
         self._taker: Callable[[Wire], object] | None = None
         self._senders: deque[_Turn] = deque()
         self._paused = False
-        self._blocked = False  # paused, senders waiting, or ended: the one test on the hot path
+        self.writable = True
+        """False while paused, while senders wait, and once it has ended: the one test on the hot path."""
         self._loss: Callable[[], VoxEngineError] | None = None
         self._closed_here = False
         self._close_code: int | None = None
@@ -67,10 +89,6 @@ class QueuedTransport(ABC):
         return self._paused
 
     @property
-    def writable(self) -> bool:
-        return not self._blocked
-
-    @property
     @abstractmethod
     def n_buffered_bytes(self) -> int:
         """Bytes accepted and not yet handed to the network."""
@@ -82,7 +100,7 @@ class QueuedTransport(ABC):
     # Sending
 
     def send_nowait(self, message: Wire) -> bool:
-        if self._blocked:
+        if not self.writable:
             self._raise_if_ended()
             return False
         self._write(message)
@@ -113,7 +131,7 @@ class QueuedTransport(ABC):
 
     def _refresh(self) -> None:
         """Set the hot path's flag and give the next waiting sender its turn."""
-        self._blocked = self._paused or self.closed or bool(self._senders)
+        self.writable = not (self._paused or self.closed or self._senders)
         for turn in self._senders:
             if self._paused and not self.closed:
                 return

@@ -362,6 +362,8 @@ class _Listener(WSListener):
 class PicowsTransport(WebSocketTransport):
     """A WebSocket that picows reads."""
 
+    __slots__ = ("_limit", "_listener", "_received", "_violation", "_ws")
+
     _ws: WSTransport
     _listener: _Listener
 

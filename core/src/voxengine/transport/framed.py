@@ -40,6 +40,7 @@ _BURST_S: Final = 0.0005
 _HELD_BYTES: Final = 16 * 2**10
 """Bytes that may wait for it."""
 _KEY_POOL_BYTES: Final = 1024
+_keys: Final[list[bytes]] = []
 _SHORT_HEAD: Final = Struct("!BB").pack
 _HEAD: Final = Struct("!BBH").pack
 _LONG_HEAD: Final = Struct("!BBQ").pack
@@ -50,6 +51,13 @@ def _masked(data: bytes, key: bytes) -> bytes:
     size = len(data)
     keys = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
+
+
+def _new_key() -> bytes:
+    """Return what masks a message: unpredictable as the protocol asks, but one system call for 256 messages."""
+    pool = os.urandom(_KEY_POOL_BYTES)
+    _keys.extend(pool[at : at + 4] for at in range(4, _KEY_POOL_BYTES, 4))
+    return pool[:4]
 
 
 apply_mask: Callable[[bytes, bytes], bytes]
@@ -64,6 +72,20 @@ class WebSocketTransport(QueuedTransport):
 
     A subclass does the hand-shake and reads; it calls ``_opened``, ``_closing`` and ``_connection_ended``.
     """
+
+    __slots__ = (
+        "_heard_at",
+        "_held",
+        "_is_closing",
+        "_n_held",
+        "_opened_at",
+        "_ping_interval_s",
+        "_ping_timeout_s",
+        "_socket",
+        "_target",
+        "_timer",
+        "_written_at",
+    )
 
     _socket: asyncio.Transport
 
@@ -80,8 +102,6 @@ class WebSocketTransport(QueuedTransport):
         self._ping_interval_s, self._ping_timeout_s = limits
         self._opened_at = self._heard_at = self._loop.time()
         self._is_closing = False
-        self._keys = b""
-        self._key_at = 0
         self._held: list[bytes] = []
         self._n_held = 0
         self._written_at = -1.0
@@ -110,12 +130,10 @@ class WebSocketTransport(QueuedTransport):
             payload, first = message, 0x82
         else:
             raise TypeError(f"A message is str or bytes, not {type(message).__name__}.")
-        at = self._key_at
-        if at == len(self._keys):  # Unpredictable as the protocol asks, but one system call for 256 messages.
-            self._keys = os.urandom(_KEY_POOL_BYTES)
-            at = 0
-        self._key_at = at + 4
-        key = self._keys[at : at + 4]
+        try:
+            key = _keys.pop()
+        except IndexError:
+            key = _new_key()
         size = len(payload)
         if size < 126:
             head = _SHORT_HEAD(first, 128 | size)

@@ -246,6 +246,8 @@ class _CuttingConnection(_GuardedConnection):
 class LibraryTransport(WebSocketTransport):
     """A WebSocket that the ``websockets`` client opens, reads the rare frames of, and closes."""
 
+    __slots__ = ("_ws",)
+
     _ws: ClientConnection
 
     @property
@@ -304,12 +306,12 @@ class _PlainTransport(LibraryTransport):
         self._opened_at = self._loop.time()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._blocked = True  # send_nowait never accepts.
+        self.writable = False  # send_nowait never accepts.
         self._pump = self._loop.create_task(self._read(), name=f"{self.provider} transport")
 
     def _refresh(self) -> None:
         super()._refresh()
-        self._blocked = True
+        self.writable = False
 
     async def send(self, message: Wire) -> None:
         self._raise_if_ended()

@@ -74,8 +74,9 @@ def from_base64(text: str) -> bytes:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON text. Half a surrogate pair, which UTF-8 does not have, is written as an escape."""
+    """Compact JSON text. Half a surrogate pair, which UTF-8 does not have, is joined to its other half or replaced."""
     try:
         return _encode(value).decode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -97,6 +97,31 @@ class RealtimeCodec:
         dialect: How the other end spells the protocol.
     """
 
+    __slots__ = (
+        "_append_start",
+        "_broken",
+        "_decode_append",
+        "_decode_delta",
+        "_decode_hot",
+        "_decode_text",
+        "_delta_envelope",
+        "_direct",
+        "_extras",
+        "_frame",
+        "_framed",
+        "_incoming",
+        "_parse",
+        "_schema",
+        "_starts",
+        "_starts_in_bytes",
+        "_text_starts",
+        "_to_base64",
+        "_to_json",
+        "dialect",
+        "new_id",
+        "role",
+    )
+
     def __init__(self, role: Role, new_id: NewId, dialect: Dialect = GA) -> None:
         # Here and not above: an import of the provider's class must not load msgspec and pybase64.
         from voxengine_openai import _json

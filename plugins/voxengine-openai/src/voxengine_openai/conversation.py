@@ -29,12 +29,15 @@ class RealtimeConversation(RealtimeLink):
         Raises:
             ProviderError: The service refused one of them; those before it are in.
         """
-        waits = [await self._create_item(item) for item in items]
-        for wait in waits:
+        asked = [(item, *await self._create_item(item)) for item in items]
+        for item, name, wait in asked:
             await self._wait(wait, "an item of the history")
+            self._told[item.id] = name
 
     async def send_item(self, item: Item) -> None:
-        await self._wait(await self._create_item(item), "an item")
+        name, wait = await self._create_item(item)
+        await self._wait(wait, "an item")
+        self._told[item.id] = name
 
     async def try_delete_item(self, item: Item, vendor_ids: Sequence[str]) -> bool:
         names = self._names_of(item, vendor_ids)
@@ -51,12 +54,15 @@ class RealtimeConversation(RealtimeLink):
         if not names or item.kind in (ItemKind.TOOL_CALL, ItemKind.TOOL_RESULT):
             return False
         # The new one first: refused, it leaves what was there.
-        await self._wait(await self._create_item(item, after=names[-1]), "an item of the history")
+        new_name, wait = await self._create_item(item, after=names[-1])
+        await self._wait(wait, "an item of the history")
+        self._told[item.id] = new_name
         for name in names:
             await self._delete(name)
         return True
 
-    async def _create_item(self, item: Item, *, after: str | None = None) -> asyncio.Future[Any]:
+    async def _create_item(self, item: Item, *, after: str | None = None) -> tuple[str, asyncio.Future[Any]]:
+        """Ask for an item; return its name, which holds once the service has answered, and the answer."""
         state = self._live()
         wire = wire_item(item, self._input_format)
         item_id = wire["id"] = new_id("item_")
@@ -64,8 +70,7 @@ class RealtimeConversation(RealtimeLink):
         wait = state.replies.expect_item(event_id, item_id)
         place = {} if after is None else {"previous_item_id": after}
         await self._send("conversation.item.create", event_id, item=wire, **place)
-        self._told[item.id] = item_id
-        return wait
+        return item_id, wait
 
     async def _delete(self, name: str) -> None:
         state = self._live()

@@ -554,13 +554,14 @@ class OpenAIProvider(RealtimeConversation):
         shown = self._shown_settings(session)
         self.emit_event(EventType.SESSION_UPDATED, {"settings": shown})
 
-    def input_committed(self) -> None:
-        """The service closed a turn; what it heard of the next one is not known here."""
+    def input_committed(self) -> bool:
+        """The service closed a turn, asked by us or by itself; then what it heard of the next is not known here."""
         if not self._is_manual:
             self._n_open_bytes = 0
         if self._answers_by_itself:
             self._live().queue.owe(_OWED_S)
             self.retry_request(_OWED_S)
+        return self._is_manual
 
 
 def _check_text(method: str, text: object) -> None:

@@ -52,8 +52,8 @@ class Host(Protocol):
     def cancel_response(self, response_id: str) -> None:
         """Stop a response."""
 
-    def input_committed(self) -> None:
-        """The service closed the user's turn."""
+    def input_committed(self) -> bool:
+        """The service closed the user's turn; return whether it was asked to."""
 
     def retry_request(self, after_s: float = ...) -> None:
         """A request crossed a response of which nothing is known here, or waits for one: try it again soon."""
@@ -318,7 +318,9 @@ class Translator:
         )
 
     def _committed(self, fields: _Fields) -> None:
-        self._host.input_committed()
+        if self._host.input_committed() and "item_id" in fields:  # Nothing else has named the item so far.
+            data = {"text": "", "delta": "", "is_partial": True, "item_id": fields["item_id"]}
+            self._emit(EventType.INPUT_TRANSCRIPT, data)
         self._pass_on("input_audio_buffer.committed", fields)
 
     def _speech_started(self, fields: _Fields) -> None:
