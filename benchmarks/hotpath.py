@@ -95,9 +95,9 @@ def run() -> list[Row]:
     """Measure."""
     peers, client = loaded("run"), loaded("client")
     sys.path.insert(0, str(PEERS / "adapters"))
-    limits = {"voxengine_websockets": (49.0, 86.0, 0.7, 0.75)}
+    limits = {"voxengine_websockets": (34.0, 86.0, 0.7, 0.75)}
     if importlib.util.find_spec("picows") is not None:
-        limits["voxengine_fast"] = (49.0, 83.0, 0.7, 0.75)
+        limits["voxengine_fast"] = (34.0, 83.0, 0.7, 0.75)
     rows: list[Row] = []
     service = peers.Service(sys.executable)
     try:

@@ -50,6 +50,7 @@ class Journal:
     """
 
     __slots__ = (
+        "__dict__",  # For a recorder, which puts itself before a method.
         "_chunks",
         "_heard_from",
         "_least_room",

@@ -32,6 +32,7 @@ class TurnTaker:
     """Ends the user's turns: by the client's ear, by hand, or with the silence that a vendor waits for."""
 
     __slots__ = (
+        "__dict__",  # For a recorder, which puts itself before a method.
         "_conversation",
         "_is_cutting",
         "_is_one_turn",
@@ -192,7 +193,7 @@ class TurnTaker:
         assert session.sender is not None
         detection: TurnDetection = session.config["turn_detection"]
         has_ear = self.watcher is not None and self.watcher.ends_turns
-        if detection.kind == "client" and has_ear and user.waits_for_answer and not user.is_speaking:
+        if detection.kind == "client" and has_ear and user.waits_for_answer and user.is_heard_out:
             return  # The client's ear noticed the end before, and an answer was asked for.
         if detection.kind in ("client", "manual") and session.can("client_turn_detection"):
             await self._end_by_hand(session, respond)

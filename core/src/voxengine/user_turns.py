@@ -314,6 +314,12 @@ class UserTurns:
             return self.is_speaking
         return self._speech_start is not None and self.turn_end < self._speech_start
 
+    @property
+    def is_heard_out(self) -> bool:
+        """Whether everything that was said aloud belongs to a turn whose end is known."""
+        end, start = self.turn_end, self._speech_start
+        return not self.is_speaking and end is not None and (start is None or start < end)
+
     def close_utterance(self) -> None:
         """End the open utterance where its turn is known to be over and no session will say so any more."""
         if self.is_speaking and not self.speaks_on:
@@ -489,14 +495,21 @@ class UserTurns:
         item_id = self._untold if self._item is None and not is_new else self._item
         if item_id is None or item_id not in history:
             item_id = self._ensure_item()
+        elif vendor_id is not None and item_id == self._item:
+            # A session that takes over hears the turns that wait again, in their order.
+            nameless = [held for held in (*self._earlier, item_id) if history.vendor_id(held, epoch) is None]
+            item_id = nameless[0] if nameless else self._next_item()
         elif vendor_id is not None and history.vendor_id(item_id, epoch) is not None:
-            if item_id == self._item:
-                self._earlier.append(item_id)
-                self._item = None
             item_id = self._ensure_item()
         if vendor_id is not None:
             history.bind(vendor_id, item_id, epoch)
         return item_id
+
+    def _next_item(self) -> str:
+        assert self._item is not None
+        self._earlier.append(self._item)
+        self._item = None
+        return self._ensure_item()
 
     def _ensure_item(self) -> str:
         if self._item is None or self._item not in self._history:

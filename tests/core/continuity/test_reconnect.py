@@ -692,3 +692,39 @@ async def test_end_of_a_turn_that_finds_the_loss_is_kept_for_the_next_session() 
         assert not call.engine.session.sender.is_behind  # type: ignore[union-attr]
         one.made[1].answers("Yes.")
         await call.engine.wait_idle()
+
+
+@virtual
+async def test_turns_that_a_new_session_hears_again_keep_their_items() -> None:
+    async with calling(reconnect=BUDGET) as call:
+        await speak(call.engine, speech(1000) + silence(200) + speech(1000) + silence(200))
+        first = call.provider()
+        first.hears(0, 1000, "a")
+        first.hears(1200, 2200, "b")
+        lose(first)
+        await turns()
+        second = call.provider()
+        for name, start, words in (("c", 0, "Good morning."), ("d", 1200, "It is late.")):
+            second.hears(start, start + 1000, name)
+            data = {"item_id": name, "text": words, "is_partial": False}
+            second.emit_event(EventType.INPUT_TRANSCRIPT, data)
+        said = [item.text for item in call.engine.history]
+
+    assert said == ["Good morning.", "It is late."]
+
+
+@virtual
+async def test_name_of_an_item_without_words_gives_the_turn_its_place_and_reaches_nobody() -> None:
+    async with calling(turn_detection="manual") as call:
+        await speak(call.engine, speech(600))
+        data = {"item_id": "a", "text": "", "delta": "", "is_partial": True}
+        call.provider().emit_event(EventType.INPUT_TRANSCRIPT, data)
+        call.provider().answers("Good morning to you.")
+        words = {"item_id": "a", "text": "Good morning.", "is_partial": False}
+        call.provider().emit_event(EventType.INPUT_TRANSCRIPT, words)
+
+        assert [(item.role, item.text) for item in call.engine.history] == [
+            ("user", "Good morning."),
+            ("agent", "Good morning to you."),
+        ]
+        assert [event.text for event in call.seen.of(EventType.INPUT_TRANSCRIPT)] == ["Good morning."]

@@ -676,7 +676,9 @@ async def test_loss_is_told_once_and_each_call_says_so() -> None:
 async def test_call_after_a_loss_says_of_it_what_the_loss_said() -> None:
     loss = RateLimited("recoverable=True", retry_after_s=7.0, vendor_code="its.word", close_code=4029)
     final = ConnectionLost("recoverable=False", code=ErrorCode.AUTHENTICATION, vendor_code="3000")
-    late = ConnectionLost("recoverable=True", code=ErrorCode.TIMEOUT)  # That of the call would be another thing.
+    late = ConnectionLost(
+        "recoverable=True", code=ErrorCode.TIMEOUT
+    )  # That of the call would be another thing.
 
     for error, code in ((loss, "rate_limit"), (final, "authentication"), (late, "connection_lost")):
         async with calling() as call:

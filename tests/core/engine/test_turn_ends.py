@@ -121,3 +121,22 @@ async def test_request_that_is_refused_is_settled_and_later_answers_belong_to_th
         await engine.wait_idle(timeout_s=20)
 
     assert answers == [(1, "You said: two"), (1, "You said: three")]
+
+
+@virtual
+async def test_turn_said_before_the_last_one_was_answered_is_ended_too() -> None:
+    script = {"delay_ms": 700, "hears": ["the first turn", "the second turn"]}
+    config = VoiceEngineConfig(provider="mock", turn_detection="client", metadata=script)
+    async with VoiceEngine(config) as engine:
+        for _ in range(2):
+            for at in range(0, len(SPEECH), 960):
+                await engine.send_audio(SPEECH[at : at + 960])
+                await asyncio.sleep(0.02)
+            await engine.end_turn()
+            await asyncio.sleep(0.1)
+        await engine.wait_idle(timeout_s=60)
+        said = [item.text for item in engine.history if item.role == "user"]
+        answer = engine.history.items[-1]
+
+    assert said == ["the first turn", "the second turn"]
+    assert (answer.role, answer.status) == ("agent", "completed")

@@ -530,7 +530,9 @@ async def test_turn_has_its_place_before_its_answer_though_its_words_come_behind
                 await engine.send_audio(SPEECH)
                 await engine.end_turn()
                 await engine.wait_idle()
-            await _until(lambda: bool(metadata) or [event.is_partial for event in transcripts].count(False) == 2)
+            await _until(
+                lambda: bool(metadata) or [event.is_partial for event in transcripts].count(False) == 2
+            )
             items = [(item.kind.value, item.text, item.audio_ms > 0) for item in engine.history]
 
     answers = [text for kind, text, _ in items if kind == "agent"]
@@ -554,7 +556,7 @@ def _spoken(engine: VoiceEngine) -> list[Item]:
 
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - what is waited for is told by no event
             await asyncio.sleep(0.01)
 
 

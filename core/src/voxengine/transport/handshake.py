@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import re
 import ssl as ssl_module
@@ -53,6 +54,7 @@ class Dial:
     ssl: ssl_module.SSLContext | None = None
 
 
+@functools.lru_cache(64)  # A process has few addresses.
 def checked_url(url: str, allow_plain: bool) -> tuple[str, bool]:
     """The host and whether it is this machine. Errors name the host alone."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ _REGIONS: Final = ("us", "eu", "ae", "au", "in", "jp")
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _TO_HTTP: Final = {"ws": "http", "wss": "https"}
 _EPHEMERAL: Final = "ek_"
+_N_KNOWN: Final = 64
+"""Addresses that are not taken apart again; a process has few."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +92,7 @@ def _base_of(metadata: Mapping[str, Any]) -> str:
         if region not in _REGIONS:
             raise ConfigError(f"metadata['region'] takes one of {', '.join(_REGIONS)}, or leave it out.")
         return f"wss://{region}.api.openai.com/v1"
-    return _ws_url("url", url or os.environ.get("OPENAI_BASE_URL") or _BASE)
+    return _ws_url("url", str(url or os.environ.get("OPENAI_BASE_URL") or _BASE))
 
 
 def custom_endpoint(config: Mapping[str, Any], model: str, *, is_beta: bool) -> Endpoint:
@@ -108,7 +111,7 @@ def custom_endpoint(config: Mapping[str, Any], model: str, *, is_beta: bool) -> 
     address = metadata.get("endpoint") or metadata.get("url")
     if not address:
         raise ConfigError("custom needs metadata['endpoint'], for example wss://host/v1/realtime.")
-    url = _ws_url("endpoint", address)
+    url = _ws_url("endpoint", str(address))
     headers = {"OpenAI-Beta": "realtime=v1"} if is_beta else {}
     query = {"model": model} if model else {}
     kind = metadata.get("auth_type", "bearer")
@@ -139,6 +142,7 @@ def missing_key(provider: str, variable: str) -> AuthenticationFailed:
     )
 
 
+@functools.lru_cache(_N_KNOWN)
 def is_loopback(url: str) -> bool:
     """Return whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
@@ -172,16 +176,17 @@ def more_headers(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in headers.items()}
 
 
-def _ws_url(name: str, address: object) -> str:
+@functools.lru_cache(_N_KNOWN)
+def _ws_url(name: str, address: str) -> str:
     try:
-        parts = urlsplit(str(address).strip())
+        parts = urlsplit(address.strip())
         port, scheme = parts.port, _SCHEMES.get(parts.scheme.lower())
     except ValueError:
         port, scheme = None, None
         parts = urlsplit("")
     if scheme is None or not parts.hostname or port == 0:
         raise ConfigError(f"metadata[{name!r}] is no address. It looks like wss://host/v1.")
-    if scheme == "ws" and not is_loopback(str(address).strip()):
+    if scheme == "ws" and not is_loopback(address.strip()):
         raise ConfigError(
             f"metadata[{name!r}] leads to {parts.hostname} without TLS, which would send key and speech in the clear. "
             "Use wss://; ws:// is for this machine alone."
@@ -189,6 +194,7 @@ def _ws_url(name: str, address: object) -> str:
     return urlunsplit(parts._replace(scheme=scheme, fragment=""))
 
 
+@functools.lru_cache(_N_KNOWN)
 def _realtime_url(base: str, model: str) -> str:
     parts = urlsplit(base)
     path = parts.path.rstrip("/") or "/v1"
