@@ -219,7 +219,7 @@ class TurnTaker:
             self.watcher.flush()
         if respond:
             if user.owner is not None and user.owner.config["turn_detection"].kind == "manual":
-                user.committed()
+                user.committed(user.journal.end)
             user.turn_ended(user.journal.end)
             user.close_utterance()
         else:
@@ -241,7 +241,7 @@ class TurnTaker:
         conversation = self._conversation
         assert session.sender is not None
         if session.config["turn_detection"].kind == "manual":
-            conversation.user.committed()
+            conversation.user.committed(session.sender.cursor)
         if respond:
             conversation.user.turn_ended(session.sender.cursor)
             if session.can("dialogue"):  # A recogniser owes the words, and no response.

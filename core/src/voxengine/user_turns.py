@@ -159,11 +159,17 @@ class UserTurns:
         if not is_known:
             self._metrics.turn_ended("audio", self._now(), self._owner_name)
 
-    def committed(self) -> None:
-        """Note the place of a turn that is ended by hand: its words may come behind its answer, or never."""
+    def committed(self, index: int) -> None:
+        """Note a turn that is ended by hand: nobody listens for its end, and its words may come behind its answer.
+
+        Args:
+            index: Journal index up to which the user was heard.
+        """
         journal = self.journal
         if journal is not None and journal.end > journal.start:
             self._ensure_item()
+        if self.is_speaking:  # As a session before had heard.
+            self.speech_ended(index, "inferred")
 
     def text_turn(self, text: str) -> str:
         """Note a user turn as text; return its history item."""
