@@ -245,6 +245,8 @@ class NullClock:
 
     def _advance(self) -> None:
         queue = self._tracks.queue
+        if not queue and self._timer is None and not self._tracks.notes:
+            return  # Asked several times over while an answer is cut.
         head = queue[0] if queue else None
         self._account()
         is_playing_on = head is not None and queue and queue[0] is head and head.played < head.written
