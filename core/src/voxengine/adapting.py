@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from voxengine.audio.format import AudioFormat
-from voxengine.capabilities import Support
-from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig, profile_names
+from voxengine.capabilities import Capabilities, Support
+from voxengine.config import TurnDetection, VoiceEngineConfig, profile_names
 from voxengine.errors import CapabilityMissing, ConfigError
-from voxengine.providers.base import BaseProvider
 from voxengine.voices import counterpart, nearest
 
 if TYPE_CHECKING:
@@ -95,15 +94,13 @@ NEUTRAL: Final = (
 """Options that a provider may lack; setting one of them is then said to be without effect."""
 
 
-def supported_detection(
-    cls: type[BaseProvider], config: ProviderConfig, wanted: TurnDetection
-) -> TurnDetection:
+def supported_detection(offered: Capabilities, wanted: TurnDetection) -> TurnDetection:
     """Return the turn detection in force: a kind that the provider is known not to have moves to the client."""
     rows = {"server": "server_turn_detection", "semantic": "semantic_turn_detection"}
     row = rows.get(wanted.kind)
     if row is None:
         return wanted
-    cell = cls.capabilities_for(config).support(row)
+    cell = offered.support(row)
     if cell.support in (Support.UNSUPPORTED, Support.PLANNED):
         return attrs.evolve(wanted, kind="client", eagerness=None, idle_timeout_ms=None)
     return wanted

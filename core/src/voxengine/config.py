@@ -262,7 +262,7 @@ class VoiceEngineConfig:
     )
     """Words and names that the recogniser should expect."""
     turn_detection: TurnDetection = attrs.field(
-        factory=TurnDetection,
+        default=TurnDetection(),
         converter=_to_turn_detection,
         validator=_kind_of(TurnDetection, "'server', 'semantic', 'client', 'manual' or a TurnDetection"),
     )
@@ -285,7 +285,7 @@ class VoiceEngineConfig:
     input_device: str | int | None = attrs.field(default=None, validator=_check_device)
     output_device: str | int | None = attrs.field(default=None, validator=_check_device)
     device_options: DeviceOptions = attrs.field(
-        factory=DeviceOptions,
+        default=DeviceOptions(),
         converter=_to_device_options,
         validator=_kind_of(DeviceOptions, "a DeviceOptions"),
     )
@@ -294,12 +294,12 @@ class VoiceEngineConfig:
     group_ms: int = attrs.field(default=20, validator=_number(10, 1000, "ms", whole=True))
     """How much audio goes into one message."""
     deadlines: Deadlines = attrs.field(
-        factory=Deadlines,
+        default=Deadlines(),
         converter=_to_deadlines,
         validator=_kind_of(Deadlines, "a Deadlines"),
     )
     reconnect: Reconnect = attrs.field(
-        factory=Reconnect,
+        default=Reconnect(),
         converter=_to_reconnect,
         validator=_kind_of(Reconnect, "a Reconnect"),
     )

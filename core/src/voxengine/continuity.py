@@ -15,6 +15,7 @@ import attrs
 
 from voxengine.adapting import NEUTRAL, missing_dialogue, settings_of, supported_detection
 from voxengine.audio.format import AudioFormat
+from voxengine.capabilities import Capabilities
 from voxengine.config import ProviderConfig, TurnDetection, VoiceEngineConfig
 from voxengine.conversation import Conversation
 from voxengine.errors import ConnectionLost, ErrorCode, ProviderError, VoxEngineError
@@ -135,8 +136,8 @@ class Continuity:
             values["transcription"] = True
         provider_config = config.for_provider(**values)
         try:
-            self._settle_formats(cls, provider_config)
-            detection = supported_detection(cls, provider_config, config.turn_detection)
+            offered = self._settle_formats(cls, provider_config)
+            detection = supported_detection(offered, config.turn_detection)
         except Exception as error:
             raise ProviderError(
                 f"{config.provider}: capabilities_for() failed with {type(error).__name__}. "
@@ -155,8 +156,8 @@ class Continuity:
             self._warn_without_tools(session)
         return session
 
-    def _settle_formats(self, cls: type[BaseProvider], config: ProviderConfig) -> None:
-        """Tell the provider the formats that it will really be given.
+    def _settle_formats(self, cls: type[BaseProvider], config: ProviderConfig) -> Capabilities:
+        """Tell the provider the formats that it will really be given; return what it can do.
 
         What was asked for if it has that; for a session that takes over, the engine's; else its own.
         """
@@ -176,6 +177,7 @@ class Continuity:
                 config[name] = choose_format(formats, config[name])
             elif own.get(name) in formats:
                 config[name] = own[name]
+        return offered
 
     def warn_unsupported(self, session: Session, options: Iterable[str]) -> None:
         """Say which of the neutral options the provider declares that it has not."""
@@ -343,7 +345,7 @@ class Continuity:
         """
         journal = self._conversation.user.journal
         assert journal is not None
-        detection = supported_detection(type(session.provider), session.config, wanted)
+        detection = supported_detection(session.capabilities, wanted)
         await self._conversation.user.ears.prepare(detection, journal.format.sample_rate)
         self._warn_of_move(session, wanted, detection)
         return detection

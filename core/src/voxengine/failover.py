@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -79,8 +80,14 @@ class Failover:
         self._others = [Candidate(config) for config in fallbacks]
         self.current = self._first
         """The one in force, or in force when its session was lost."""
-        self.jitter = random.Random()
-        """Spreads the attempts of many engines that lost their service at once."""
+
+    @functools.cached_property
+    def jitter(self) -> random.Random:
+        """Spreads the attempts of many engines that lost their service at once.
+
+        Made for the first attempt: its state is 2.5 kB, and costs as much as the rest of an engine.
+        """
+        return random.Random()
 
     def requested(self, config: VoiceEngineConfig) -> None:
         """Note that the application chose a configuration itself."""

@@ -311,21 +311,29 @@ class Tokens(Remembering):
     """Takes the tokens of one list alone."""
 
     accepted: tuple[str, ...] = ("fresh-token-2",)
+    has_refused = False
 
     def key_of(self, request: HttpRequest) -> str | None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return self.key if token in self.accepted else None
+        if token in self.accepted:
+            return self.key
+        self.has_refused = True
+        return None
 
 
 async def test_expired_token_is_renewed_through_the_callback() -> None:
-    given = iter(["stale-token-1", "stale-token-1", "fresh-token-2", "fresh-token-2"])
     async with serving(Tokens) as (emulator, url):
-        options: dict[str, Any] = {"token_provider": lambda: next(given)}
+
+        def current() -> str:
+            return "fresh-token-2" if emulator.has_refused else "stale-token-1"
+
+        options: dict[str, Any] = {"token_provider": current}
         async with session(url, {"api_key": None}, **options) as (provider, seen):
             await provider.speak("Hello.")
             last = await ended(seen)
 
     assert last.data["status"] == "completed"
+    assert emulator.has_refused
     assert "ocp-apim-subscription-key" not in emulator.syntheses[0].request.headers
 
 

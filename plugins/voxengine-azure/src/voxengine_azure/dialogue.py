@@ -86,10 +86,8 @@ class AzureDialogue(OpenAIProvider):
     async def _dial_with(
         self, endpoint: Endpoint, deadlines: Deadlines, found: Mapping[str, str]
     ) -> Transport:
-        from voxengine.transport import outcomes
-
         headers = {**found, **more_headers(self.config.get("metadata") or {})}
-        self._scrub = outcomes.Target(self.name, endpoint.url, headers).scrub
+        self._hide(endpoint.url, headers)
         return await super()._dial(attrs.evolve(endpoint, headers=headers), deadlines)
 
     # -- beyond the contract ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ same by the way of all other messages.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -133,22 +133,20 @@ class RealtimeCodec:
         is_client = role is Role.CLIENT
         self._schema = None if is_client or dialect.schema is None else dialect.schema()
         commands = CLIENT_EVENTS if self._schema is None else self._schema
-        self._incoming = set(SERVER_EVENTS) if is_client else set(commands)
+        self._incoming: Container[str] = SERVER_EVENTS if is_client else commands
         self._broken = broken_event if is_client else self._broken_command
         self._extras = dialect.server_extras if is_client else dialect.client_extras
-        self._append_start = f'{{"type":"{dialect.wire_name(APPEND, {})}","audio":"'
+        spelling = _spelling(dialect, role)
+        self._append_start = spelling.append_start
         self._delta_envelope: tuple[tuple[Any, ...], str] = ((), "")
         self._decode_delta, self._decode_append = _json.decode_delta, _json.decode_append
         self._decode_text = _json.decode_text
         self._frame: _Frame = ("\0", 0, "", 0, "", "", "", 0, 0)  # Which no message has.
         self._framed = ("", "")  # Response and item for which a frame was looked for: once, found or not.
-        hot = AUDIO_DELTA if is_client else APPEND
-        self._starts = _starts(dialect, hot)
-        self._text_starts = _starts(dialect, *TEXT_DELTAS) if is_client else ()
-        self._starts_in_bytes = tuple(text.encode() for text in self._starts)
+        self._starts, self._text_starts = spelling.starts, spelling.text_starts
+        self._starts_in_bytes = spelling.starts_in_bytes
         self._decode_hot = self._delta if is_client else self._append
-        # Messages that are as in GA and of which nothing but a few plain fields is read: every word is one.
-        self._direct = _direct_rows(dialect) if is_client else {}
+        self._direct = spelling.direct
 
     # -- encoding ---------------------------------------------------------------------------------
 
@@ -358,23 +356,46 @@ class RealtimeCodec:
             return ProtocolFault(_BAD_AUDIO, "invalid_value", "audio", event_id, APPEND)
 
 
-_direct_of: dict[int, tuple[Dialect, _Rows]] = {}
+_spellings: Final[dict[tuple[int, Role], tuple[Dialect, _Spelling]]] = {}
+
+
+@attrs.frozen
+class _Spelling:
+    """What an end knows of a dialect's messages before any came."""
+
+    append_start: str
+    """How the message of a chunk begins, up to its audio."""
+    starts: tuple[str, ...]
+    """How the messages begin of which there are most."""
+    text_starts: tuple[str, ...]
+    starts_in_bytes: tuple[bytes, ...]
+    direct: _Rows
+    """The plain fields of each message that has no others and is as in GA: every word is one."""
+
+
+def _spelling(dialect: Dialect, role: Role) -> _Spelling:
+    """How an end spells a dialect; made once for all sessions."""
+    held = _spellings.get((id(dialect), role))
+    if held is None:
+        is_client = role is Role.CLIENT
+        starts = _starts(dialect, AUDIO_DELTA if is_client else APPEND)
+        made = _Spelling(
+            append_start=f'{{"type":"{dialect.wire_name(APPEND, {})}","audio":"',
+            starts=starts,
+            text_starts=_starts(dialect, *TEXT_DELTAS) if is_client else (),
+            starts_in_bytes=tuple(text.encode() for text in starts),
+            direct=_direct_rows(dialect) if is_client else {},
+        )
+        held = _spellings[id(dialect), role] = (dialect, made)  # With the dialect: its id stays its own.
+    return held[1]
 
 
 def _direct_rows(dialect: Dialect) -> _Rows:
-    """The plain fields of each message that has no others and is as in GA; made once for a dialect."""
-    held = _direct_of.get(id(dialect))
-    if held is None:
-        rows = {
-            name: tuple(fields.items())
-            for name, fields in SERVER_EVENTS.items()
-            if fields
-            and name != AUDIO_DELTA
-            and dialect.is_ga(name)
-            and not set(".?*") & set("".join(fields))
-        }
-        held = _direct_of[id(dialect)] = (dialect, rows)  # With the dialect, so that its id stays its own.
-    return held[1]
+    return {
+        name: tuple(fields.items())
+        for name, fields in SERVER_EVENTS.items()
+        if fields and name != AUDIO_DELTA and dialect.is_ga(name) and not set(".?*") & set("".join(fields))
+    }
 
 
 def _starts(dialect: Dialect, *names: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from voxengine.codec import Role, VendorMessage
@@ -62,7 +62,7 @@ class RealtimeLink(BaseProvider):
         """Done when the service opened the session; while connect waits for that."""
         self._is_opening = False
         self._timers: list[asyncio.TimerHandle] = []
-        self._scrub: Callable[[str], str] = str
+        self._secrets: tuple[str, Mapping[str, str]] = ("", {})
 
     def _dialect(self) -> Dialect:
         return GA
@@ -299,6 +299,12 @@ class RealtimeLink(BaseProvider):
             asyncio.get_running_loop().call_later(after_s + _MARGIN_S, self._live().queue.go_on)
         )
 
+    def _hide(self, url: str, headers: Mapping[str, str]) -> None:
+        """Keep what the session is opened with out of texts; most sessions come to their end without one."""
+        self._secrets = (url, headers)
+
     def scrub(self, text: str) -> str:
         """Return a text of the service without our secrets."""
-        return self._scrub(text)
+        from voxengine.transport import outcomes
+
+        return outcomes.Target(self.name, *self._secrets).scrub(text)

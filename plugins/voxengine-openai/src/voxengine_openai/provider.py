@@ -208,14 +208,12 @@ class OpenAIProvider(RealtimeConversation):
     def _begin(
         self, asked: dict[str, Any], own: Mapping[str, Any], plan: SessionPlan, endpoint: Endpoint
     ) -> None:
-        from voxengine.transport import outcomes
-
         self._asked, self._own, self._plan = asked, own, plan
         audio = plan.session["audio"]
         self._input_format = session_settings.format_of(audio["input"].get("format"))
         self._frame_bytes = self._input_format.frame_bytes
         self._max_bytes = self._input_format.n_bytes(_MAX_MESSAGE_MS)
-        self._scrub = outcomes.Target(self.name, endpoint.url, endpoint.headers).scrub
+        self._hide(endpoint.url, endpoint.headers)
         self._state = SessionState(
             name=self.name,
             queue=RequestQueue(self._request),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
 from voxengine.errors import CapabilityMissing, ConfigError
@@ -13,7 +13,7 @@ from voxengine_openai.endpoint import Endpoint, openai_endpoint
 from voxengine_openai.models import DEFAULT_TRANSCRIPTION_MODEL, realtime_model
 from voxengine_openai.provider import OpenAIProvider
 from voxengine_openai.session_settings import SessionPlan, plan_transcription
-from voxengine_openai.translate import Translator
+from voxengine_openai.translate import Handlers, Translator
 
 __all__ = ["TranscriptionProvider"]
 
@@ -23,15 +23,17 @@ _DIALOGUE: Final = "dialogue"
 class _Writer(Translator):
     """Words that nobody else waits for: each turn ends with its final text, be it what was understood so far."""
 
-    def more_handlers(self) -> Mapping[str, Callable[[Mapping[str, Any]], None]]:
-        return {"conversation.item.input_audio_transcription.failed": self._gave_up}
-
     def _gave_up(self, fields: Mapping[str, Any]) -> None:
         item_id = fields.get("item_id")
         text = self._user_texts.get(str(item_id), "")
         self._user_failed(fields)
         data = {"text": text, "delta": "", "is_partial": False, "item_id": item_id}
         self._emit(EventType.INPUT_TRANSCRIPT, data)
+
+    handlers: ClassVar[Handlers] = {
+        **Translator.handlers,
+        "conversation.item.input_audio_transcription.failed": _gave_up,
+    }
 
 
 class TranscriptionProvider(OpenAIProvider):

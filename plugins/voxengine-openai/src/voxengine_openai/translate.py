@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import attrs
 
@@ -25,9 +24,11 @@ from voxengine_openai.usage import UsageMeter, flaw_in
 if TYPE_CHECKING:
     from voxengine_openai._json import TextDelta
 
-__all__ = ["Host", "SessionState", "Translator"]
+__all__ = ["Handlers", "Host", "SessionState", "Translator"]
 
 _Fields = Mapping[str, Any]
+Handlers = Mapping[str, Callable[[Any, _Fields], None]]
+"""By the names of messages, methods of a translator."""
 
 # Names of this module: Python 3.11 looks a member of an enum up four times as slowly.
 _AUDIO: Final = EventType.AUDIO_OUTPUT_CHUNK
@@ -115,6 +116,13 @@ def _index(fields: _Fields) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _taken(name: str) -> Callable[[Any, _Fields], None]:
+    def take(translator: Translator, fields: _Fields) -> None:
+        translator._item_taken(name, fields)
+
+    return take
+
+
 class Translator:
     """Turns messages into events, and answers to requests into what waits for them."""
 
@@ -134,38 +142,8 @@ class Translator:
         self._decode = self._to_pcm
         self._rate = state.output_format.sample_rate
         self._widen = 1 if state.output_format.encoding is Encoding.PCM16 else 2
-        self._handlers: Final[Mapping[str, Callable[[_Fields], None]]] = {
-            "session.created": self._session_created,
-            "session.updated": self._session_updated,
-            "conversation.item.added": partial(self._item_taken, "conversation.item.added"),
-            "conversation.item.created": partial(self._item_taken, "conversation.item.created"),
-            "conversation.item.done": partial(self._item_taken, "conversation.item.done"),
-            "conversation.item.deleted": self._item_deleted,
-            "conversation.item.input_audio_transcription.delta": self._user_delta,
-            "conversation.item.input_audio_transcription.completed": self._user_done,
-            "conversation.item.input_audio_transcription.failed": self._user_failed,
-            "input_audio_buffer.committed": self._committed,
-            "input_audio_buffer.speech_started": self._speech_started,
-            "input_audio_buffer.speech_stopped": self._speech_stopped,
-            "response.created": self._response_created,
-            "response.done": self._response_done,
-            "response.output_item.added": self._output_item_added,
-            "response.output_item.done": self._output_item_done,
-            "response.output_text.delta": self._text_delta,
-            "response.output_audio_transcript.delta": self._text_delta,
-            "response.output_text.done": self._text_done,
-            "response.output_audio_transcript.done": self._text_done,
-            "response.function_call_arguments.done": self._arguments_done,
-            "rate_limits.updated": self._rate_limits,
-            "error": self._error,
-            **self.more_handlers(),
-        }
 
     # -- what a variant of the service changes ------------------------------------------------------
-
-    def more_handlers(self) -> Mapping[str, Callable[[_Fields], None]]:
-        """Return what is done for further events, or in place of what is done here. Called once."""
-        return {}
 
     def words_of(self, fields: _Fields) -> list[Mapping[str, Any]]:
         """Return the words of a finished transcript with their times, where the service gives them."""
@@ -175,9 +153,9 @@ class Translator:
 
     def message(self, message: RealtimeMessage) -> None:
         """Take any message but audio. What has no neutral form becomes a VENDOR_EVENT."""
-        handler = self._handlers.get(message.name)
+        handler = self.handlers.get(message.name)
         if handler is not None:
-            handler(message.fields)
+            handler(self, message.fields)
         else:
             self._pass_on(message.name, message.fields)
 
@@ -575,6 +553,35 @@ class Translator:
             "param": wire.get("param"),
         }
         self._emit(EventType.ERROR_GENERAL, {key: value for key, value in data.items() if value is not None})
+
+    # -- what is done with which message: one table for all sessions ----------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        "session.created": _session_created,
+        "session.updated": _session_updated,
+        "conversation.item.added": _taken("conversation.item.added"),
+        "conversation.item.created": _taken("conversation.item.created"),
+        "conversation.item.done": _taken("conversation.item.done"),
+        "conversation.item.deleted": _item_deleted,
+        "conversation.item.input_audio_transcription.delta": _user_delta,
+        "conversation.item.input_audio_transcription.completed": _user_done,
+        "conversation.item.input_audio_transcription.failed": _user_failed,
+        "input_audio_buffer.committed": _committed,
+        "input_audio_buffer.speech_started": _speech_started,
+        "input_audio_buffer.speech_stopped": _speech_stopped,
+        "response.created": _response_created,
+        "response.done": _response_done,
+        "response.output_item.added": _output_item_added,
+        "response.output_item.done": _output_item_done,
+        "response.output_text.delta": _text_delta,
+        "response.output_audio_transcript.delta": _text_delta,
+        "response.output_text.done": _text_done,
+        "response.output_audio_transcript.done": _text_done,
+        "response.function_call_arguments.done": _arguments_done,
+        "rate_limits.updated": _rate_limits,
+        "error": _error,
+    }
+    """A variant of the service has more of them, or others."""
 
 
 def _arguments(text: str) -> Mapping[str, Any] | str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from voxengine.events import EventType
-from voxengine_openai.translate import Translator
+from voxengine_openai.translate import Handlers, Translator
 
 __all__ = ["VoiceLiveTranslator"]
 
@@ -15,14 +15,6 @@ _Fields = Mapping[str, Any]
 
 class VoiceLiveTranslator(Translator):
     """The translator with the handlers of this service; what has no neutral form stays a VENDOR_EVENT."""
-
-    def more_handlers(self) -> Mapping[str, Callable[[_Fields], None]]:
-        return {
-            "response.audio_timestamp.delta": self._word,
-            "response.animation_viseme.delta": self._viseme,
-            "session.updated": self._updated,
-            "warning": self._warning,
-        }
 
     def words_of(self, fields: _Fields) -> list[Mapping[str, Any]]:
         out: list[Mapping[str, Any]] = []
@@ -71,6 +63,14 @@ class VoiceLiveTranslator(Translator):
             data["param"] = str(held["param"])
         data["message"] = self._host.scrub(data["message"])
         self._emit(EventType.WARNING, data)
+
+    handlers: ClassVar[Handlers] = {
+        **Translator.handlers,
+        "response.audio_timestamp.delta": _word,
+        "response.animation_viseme.delta": _viseme,
+        "session.updated": _updated,
+        "warning": _warning,
+    }
 
 
 def _tables(value: Any) -> list[Mapping[str, Any]]:
