@@ -175,7 +175,7 @@ class Continuity:
         ):
             if name in config:
                 config[name] = choose_format(formats, config[name])
-            elif own.get(name) in formats:
+            elif name in own and own[name] in formats:
                 config[name] = own[name]
         return offered
 

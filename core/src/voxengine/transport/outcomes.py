@@ -105,32 +105,36 @@ class Target:
     """Where a connection goes, safe to print: scheme, host, port and path, never userinfo or query.
 
     ``scrub`` replaces the secrets that it was built with (query values, userinfo, header values) in a text
-    that the other side sent, since services like to quote the key that they refuse.
+    that the other side sent, since services like to quote the key that they refuse. They are looked for then:
+    most connections never come to it.
     """
 
-    __slots__ = ("_secrets", "provider", "text")
+    __slots__ = ("_headers", "_parts", "provider", "text")
 
     def __init__(self, provider: str, url: str = "", headers: Mapping[str, str] | None = None) -> None:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = f":{parts.port}" if parts.port is not None else ""
+        parts = self._parts = urlsplit(url)
+        self._headers = dict(headers or {})
         self.provider = provider
-        self.text = f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else "memory"
-        found = {value for name, value in parse_qsl(parts.query) if name not in _PLAIN_PARAMETERS}
-        found.add(unquote(parts.password or ""))
-        for value in (headers or {}).values():
-            found |= {value, *value.split()}
-        self._secrets = tuple(sorted((s for s in found if len(s) >= 8), key=len, reverse=True))
+        self.text = "memory"
+        if parts.scheme:
+            self.text = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}{parts.path}"
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.text!r})"
 
     def scrub(self, text: str) -> str:
         """``text`` on one line, printable, without our secrets."""
-        for secret in self._secrets:
+        for secret in self._secrets():
             text = text.replace(secret, "***")
         return "".join(c if c.isprintable() else " " for c in text)
+
+    def _secrets(self) -> list[str]:
+        parts = self._parts
+        found = {value for name, value in parse_qsl(parts.query) if name not in _PLAIN_PARAMETERS}
+        found.add(unquote(parts.password or ""))
+        for value in self._headers.values():
+            found |= {value, *value.split()}
+        return sorted((s for s in found if len(s) >= 8), key=len, reverse=True)
 
 
 @attrs.frozen(repr=False)
