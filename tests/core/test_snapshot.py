@@ -245,6 +245,29 @@ async def test_open_utterance_goes_on_without_a_hole() -> None:
     assert order.index(EventType.CONNECTION_ESTABLISHED) < order.index(EventType.PROVIDER_SWITCHED)
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+@virtual
+async def test_turn_that_was_heard_to_begin_and_ended_by_hand_ends_there(is_interrupted: bool) -> None:
+    async with VoiceEngine(config(), registry=registry()) as engine:
+        question = await utterance("What time is it?", silence_ms=0)
+        for at in range(0, len(question), 960):
+            await engine.send_audio(question[at : at + 960])
+            await asyncio.sleep(0.02)
+        await engine.end_turn()
+        snapshot = engine.snapshot()
+
+    again = resumed(snapshot)
+    seen = Seen(again)
+    async with again:
+        await again.send_text("Hello")
+        if is_interrupted:
+            again.interrupt()
+        await again.wait_idle(timeout_s=30)
+
+    assert seen.of(EventType.SPEECH_ENDED)
+    assert [item.text for item in again.history if item.role == "user"] == ["What time is it?", "Hello"]
+
+
 @virtual
 async def test_question_that_waits_is_answered_there_and_one_that_was_answered_is_not_asked_again() -> None:
     async with VoiceEngine(config(), registry=registry()) as engine:

@@ -135,6 +135,7 @@ async def _end_spoken_turns(conversation: Conversation, session: Session, debt: 
         if conversation.user.owner is not session:
             return
         if complete_to is not None:
+            conversation.user.close_utterance()  # This session was not to listen for the end.
             conversation.responses.input("audio", is_request=True, covers=complete_to)
             await session.call("end_turn", True)
         detection: TurnDetection = session.config["turn_detection"]
