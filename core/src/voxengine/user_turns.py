@@ -405,9 +405,12 @@ class UserTurns:
         journal = self.journal
         if journal is None or session.sender is None:
             return
-        if self.turn_end is not None and covers is not None and covers < self.turn_end:
-            self._release_earlier(min(covers, session.sender.cursor))
-            return
+        if covers is not None:
+            if self.turn_end is None:
+                return  # Another answer covered it too; what came since is none of it.
+            if covers < self.turn_end:
+                self._release_earlier(min(covers, session.sender.cursor))
+                return
         index = session.sender.cursor if self.turn_end is None else self.turn_end
         if self.is_speaking and self._speech_start is not None:
             index = min(index, self._speech_start)

@@ -172,6 +172,34 @@ async def test_turn_behind_the_one_that_was_called_for_is_asked() -> None:
 
 
 @virtual
+async def test_answer_behind_that_of_the_result_lets_go_of_nothing_that_is_being_said() -> None:
+    async with calling(reconnect=BUDGET, tools=[Tool().look_up], turn_detection="manual") as call:
+        first, second = tone(500, 1), tone(500, 2)
+        one = call.provider()
+        await call.engine.send_text("What is a robin?")
+        one.starts("r1", trigger="text")
+        one.asks_for("look_up", "c1", "r1", word="robin")
+        one.completes("r1")
+        await speak(call.engine, first)
+        await call.engine.end_turn()
+        await asyncio.sleep(1.5)
+        one.starts("r2", trigger="tool")
+        one.writes("A bird.", "r2", "i2")
+        one.completes("r2")
+        await speak(call.engine, second[: len(second) // 2], paced=True)
+        one.starts("r3", trigger="audio")
+        one.writes("Yes.", "r3", "i3")
+        lose(one)
+        await asyncio.sleep(1)
+        await speak(call.engine, second[len(second) // 2 :])
+        await call.engine.end_turn()
+
+        heard = bytes(call.provider().audio)
+        assert second in heard
+        assert first not in heard
+
+
+@virtual
 async def test_snapshot_owes_the_text_behind_the_one_that_was_called_for() -> None:
     async with calling(tools=[Tool().look_up]) as call:
         await call.engine.send_text("What is a robin?")
