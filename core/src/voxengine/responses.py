@@ -290,7 +290,7 @@ class ResponseTracker:
             response.is_refused = True
             self.finish(response)
             self._cut = response if has_boundaries and not response.is_inferred else None
-        if not has_boundaries or (response is None and self.awaiting):
+        if not has_boundaries or self.awaiting:
             self._refuse_new = True
             self.last_output = self._loop.time()
         if self._requests:

@@ -296,6 +296,9 @@ class UserTurns:
             for item_id in self._texts_of(text_id):
                 del self.unanswered_texts[item_id]
         self._called_texts &= self.unanswered_texts.keys()
+        finds_ends = self.journal is not None and self.journal.vendor_decides
+        if self.turn_end is None and (covers is not None or not finds_ends):
+            return  # What came since the turn that it answers is none of it.
         if trigger in ("audio", "server", "inferred") or (trigger == "tool" and self.turn_end is not None):
             self._release(session, covers)
 
@@ -405,12 +408,9 @@ class UserTurns:
         journal = self.journal
         if journal is None or session.sender is None:
             return
-        if covers is not None:
-            if self.turn_end is None:
-                return  # Another answer covered it too; what came since is none of it.
-            if covers < self.turn_end:
-                self._release_earlier(min(covers, session.sender.cursor))
-                return
+        if self.turn_end is not None and covers is not None and covers < self.turn_end:
+            self._release_earlier(min(covers, session.sender.cursor))
+            return
         index = session.sender.cursor if self.turn_end is None else self.turn_end
         if self.is_speaking and self._speech_start is not None:
             index = min(index, self._speech_start)

@@ -140,3 +140,24 @@ async def test_turn_said_before_the_last_one_was_answered_is_ended_too() -> None
 
     assert said == ["the first turn", "the second turn"]
     assert (answer.role, answer.status) == ("agent", "completed")
+
+
+@virtual
+async def test_turn_that_waited_for_its_answer_when_the_user_interrupted_gets_none() -> None:
+    config = VoiceEngineConfig(provider="mock", turn_detection="manual", metadata={"delay_ms": 100})
+    async with VoiceEngine(config) as engine:
+        for _ in range(2):
+            await engine.send_audio(SPEECH)
+            await engine.end_turn()
+            await asyncio.sleep(0.15)
+        interruption = engine.interrupt()
+        await engine.wait_idle(timeout_s=30)
+        roles = [item.role for item in engine.history]
+
+        await engine.send_text("Hello")
+        await engine.wait_idle(timeout_s=30)
+        answer = engine.history.items[-1]
+
+    assert interruption.heard is not None
+    assert roles.count("agent") == 1
+    assert (answer.role, answer.text) == ("agent", "You said: Hello")
