@@ -515,6 +515,7 @@ def _endless() -> list[Any]:
         ({True: 3}, "a key of type bool"),
         (_endless(), "nested without end"),
         ("\ud800", "no valid text"),
+        ({"n": 10**5000}, "a number in it is too long"),
         (Point, "it holds a type"),
         ("x" * (MAX_OUTPUT_BYTES + 1), "too long: 100001 bytes"),
         ("é" * (MAX_OUTPUT_BYTES // 2 + 1), "too long: 100002 bytes"),

@@ -24,6 +24,8 @@ MASK: Final = "…"
 """Stands in the place of a secret."""
 
 _WORDS: Final = ("key", "token", "secret", "password", "auth", "credential", "header", "cookie")
+_PLAIN_ENDINGS: Final = ("_type", "_name")
+"""``auth_type`` says how a secret is shown and ``auth_name`` where: neither is one."""
 _LEAST_CHARS: Final = 4
 """A shorter value would be found in every other word."""
 _LEAST_CHARS_FOREIGN: Final = 12
@@ -34,7 +36,7 @@ _URL: Final = re.compile(r"(\b\w+://)([^\s/@'\"]*@)?([^\s?#'\"]*)([?#][^\s'\"]*)
 def is_secret_name(name: str) -> bool:
     """Return whether a value of this name is taken for a secret."""
     name = name.lower()
-    return any(word in name for word in _WORDS)
+    return any(word in name for word in _WORDS) and not name.endswith(_PLAIN_ENDINGS)
 
 
 def secret_values(config: Mapping[str, Any]) -> list[str]:

@@ -229,6 +229,8 @@ def encode_output(result: Any) -> str:
         raise ToolError("The tool's result cannot be given to you: it is nested without end.") from None
     except UnicodeEncodeError:
         raise ToolError("The tool's result cannot be given to you: it is no valid text.") from None
+    except ValueError:  # Of Python, whose limit has no name of its own.
+        raise ToolError("The tool's result cannot be given to you: a number in it is too long.") from None
     if n_bytes > MAX_OUTPUT_BYTES:
         raise ToolError(
             f"The tool's result is too long: {n_bytes} bytes, at most {MAX_OUTPUT_BYTES} are possible. "

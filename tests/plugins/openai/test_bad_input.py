@@ -210,6 +210,8 @@ async def test_unknown_ids_of_the_programs_own_are_refused_here() -> None:
                 await provider_of(engine).send_tool_result("call_nobody", "x")
             with pytest.raises(UsageError, match="items"):
                 await provider_of(engine).ask_aside("Hello", items=["item_nobody"])  # type: ignore[list-item]
+            with pytest.raises(UsageError, match="conversation is 'none'"):
+                await provider_of(engine).ask_aside("Hello", conversation="auto")
 
     assert of(events, *ERRORS) == []
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.plugins.openai.peer import DialledCustom, session
+from voxengine import VoiceEngine, VoiceEngineConfig
 from voxengine.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -176,6 +177,13 @@ def test_custom_endpoint_takes_the_key_its_way(
 def test_custom_endpoint_that_is_wrong_is_refused(metadata: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         custom(**metadata)
+
+
+@virtual
+async def test_kind_of_authentication_is_no_secret() -> None:
+    metadata = {"endpoint": "wss://host.example/realtime", "auth_type": ["bearer"]}
+    with pytest.raises(ConfigError, match="takes 'bearer', 'api-key', 'query' or 'none'"):
+        await VoiceEngine(VoiceEngineConfig(provider="custom", api_key=KEY, metadata=metadata)).connect()
 
 
 def test_unknown_dialect_is_refused() -> None:

@@ -36,7 +36,16 @@ class Aside:
 
 
 def aside_params(key: str, params: Mapping[str, Any], instructions: str | None) -> dict[str, Any]:
-    """Return the ``response`` of the request for one; ``key`` is how its events are told."""
+    """Return the ``response`` of the request for one; ``key`` is how its events are told.
+
+    Raises:
+        UsageError: It would be a part of the conversation.
+    """
+    if params.get("conversation", "none") != "none":
+        raise UsageError(
+            "ask_aside: conversation is 'none', since what is asked aside is no part of the conversation. "
+            "Nothing was sent; send_text asks within it."
+        )
     out = {"conversation": "none", **params, "metadata": {**(params.get("metadata") or {}), ASIDE_KEY: key}}
     return out if instructions is None else {**out, "instructions": instructions}
 

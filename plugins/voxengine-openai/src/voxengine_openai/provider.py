@@ -485,6 +485,7 @@ class OpenAIProvider(RealtimeConversation):
             params: Further fields of the protocol's ``response``, for example ``tools``.
 
         Raises:
+            UsageError: ``items`` holds what is no item, or ``conversation`` is to be another one. Nothing was sent.
             ProviderError: The service refused, or nothing came in time.
         """
         state = self._live()
